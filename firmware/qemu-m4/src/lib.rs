@@ -1,0 +1,56 @@
+//! What the bins share: the boards' start-up, the model in flash, arguments, markers and the way out.
+//!
+//! The emulator gives a program its arguments, its files and its exit status by semihosting; logs leave by defmt over
+//! the same channel. Nothing here is particular to the Cortex-M4 but the default target.
+#![no_std]
+
+pub mod markers;
+
+use core::fmt::Display;
+use defmt_semihosting as _;
+
+#[cfg(target_arch = "arm")]
+pub use cortex_m_rt::entry;
+#[cfg(target_arch = "riscv32")]
+pub use riscv_rt::entry;
+
+#[cfg(target_arch = "arm")]
+use cortex_m as _;
+#[cfg(target_arch = "riscv32")]
+use riscv as _;
+
+/// Longest command line, in bytes.
+pub const COMMAND_LINE: usize = 256;
+
+unsafe extern "C" {
+    /// First byte of the model's flash region; the memory layout defines it.
+    static mote_model_start: u8;
+    /// One past the last byte of the model's flash region.
+    static mote_model_end: u8;
+}
+
+/// The whole flash region that a model may fill. An erased region holds anything: parse it.
+pub fn model_region() -> &'static [u8] {
+    let start = &raw const mote_model_start;
+    let end = &raw const mote_model_end;
+    // SAFETY: the memory layout reserves start..end in flash for the model; it is readable, no section lies in it, and
+    // nothing writes it while the firmware runs.
+    unsafe { core::slice::from_raw_parts(start, end.addr() - start.addr()) }
+}
+
+/// Logs `what: error` and ends the program with status 1.
+pub fn fail(what: &str, error: impl Display) -> ! {
+    defmt::error!("{=str}: {}", what, defmt::Display2Format(&error));
+    semihosting::process::exit(1)
+}
+
+/// Ends the program with status 0.
+pub fn succeed() -> ! {
+    semihosting::process::exit(0)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo) -> ! {
+    defmt::error!("{}", defmt::Display2Format(info));
+    semihosting::process::exit(101)
+}
