@@ -1,0 +1,354 @@
+//! Drawing samples: the reverse process as a table of rows, in integers.
+//!
+//! Each row runs the network once on the state `x`, then updates the state element by element. With `f` the network's
+//! output and `z` fresh noise, all in Q12 with Q20 coefficients:
+//!
+//! ```text
+//! x0 = clamp(round(p x + q f))
+//! x  = saturate(round(a x + b x0 + b_prev x0_prev + c z))
+//! ```
+
+use crate::kernel::{NormInput, conv, group_norm_silu};
+use crate::model::{ConvOp, Element, Model, NormOp, Op, Row, Tensor};
+use crate::noise::{NoiseUse, normals};
+use crate::quant::{Activation, COEFFICIENT_BITS, round_shift, saturate_i16};
+use crate::{format, pixels};
+
+/// What to draw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Request {
+    /// Class, below [`Model::classes`].
+    pub class: u16,
+    /// Key of the noise.
+    pub seed: u64,
+    /// Which sample of this seed: each has its own noise, reachable without drawing the others.
+    pub sample: u64,
+    /// The row to begin with, below [`Model::rows`]; 0 for a whole sample.
+    pub first_row: u16,
+}
+
+/// Why an arena cannot be used.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum ArenaError {
+    /// Fewer bytes than [`Model::arena_len`].
+    TooSmall {
+        /// Bytes given.
+        len: usize,
+        /// Bytes needed.
+        needed: usize,
+    },
+    /// Not at a multiple of 4: use [`Arena`].
+    Misaligned,
+}
+
+impl core::fmt::Display for ArenaError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            ArenaError::TooSmall { len, needed } => {
+                write!(f, "an arena of {len} bytes, but this model needs {needed}: give a larger one")
+            }
+            ArenaError::Misaligned => f.write_str("the arena does not begin at a multiple of 4: use mote_core::Arena"),
+        }
+    }
+}
+
+impl core::error::Error for ArenaError {}
+
+/// Why a request cannot be served.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum RequestError {
+    /// A class that the model does not have.
+    Class {
+        /// The class asked for.
+        class: u16,
+        /// How many there are.
+        classes: u16,
+    },
+    /// A row that the model does not have.
+    Row {
+        /// The row asked for.
+        row: u16,
+        /// How many there are.
+        rows: u16,
+    },
+    /// A picture of another size than the model's samples.
+    Picture {
+        /// Values given.
+        len: usize,
+        /// Values needed.
+        needed: usize,
+    },
+}
+
+impl core::fmt::Display for RequestError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            RequestError::Class { class, classes } => {
+                write!(f, "class {class} does not exist: this model has {classes}, numbered from 0")
+            }
+            RequestError::Row { row, rows } => {
+                write!(f, "row {row} does not exist: this model has {rows}, numbered from 0")
+            }
+            RequestError::Picture { len, needed } => {
+                write!(f, "a picture of {len} values, but this model's samples have {needed}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RequestError {}
+
+/// How far a sample is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Progress {
+    /// This row is next.
+    Row(u16),
+    /// The state holds the finished sample.
+    Done,
+}
+
+/// Working memory of `N` bytes with the alignment that [`Generator::new`] needs.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct Arena<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Arena<N> {
+    /// Zeroed memory.
+    pub const fn new() -> Self {
+        Arena([0; N])
+    }
+}
+
+impl<const N: usize> Default for Arena<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A sampler over one model and one arena. It allocates nothing and cannot fail once a request is accepted.
+#[derive(Debug)]
+pub struct Generator<'m, 'a> {
+    model: &'m Model<'m>,
+    arena: &'a mut [u8],
+    request: Request,
+    row: u16,
+}
+
+impl<'m, 'a> Generator<'m, 'a> {
+    /// Takes the first [`Model::arena_len`] bytes of `arena`. Until a request starts, the sampler is done with an all-zero
+    /// state.
+    ///
+    /// # Errors
+    /// [`ArenaError`] if the arena is too small or misaligned.
+    pub fn new(model: &'m Model<'m>, arena: &'a mut [u8]) -> Result<Self, ArenaError> {
+        let (len, needed) = (arena.len(), model.arena_len());
+        let arena = arena.get_mut(..needed).ok_or(ArenaError::TooSmall { len, needed })?;
+        if !arena.as_ptr().addr().is_multiple_of(4) {
+            return Err(ArenaError::Misaligned);
+        }
+        arena.fill(0);
+        Ok(Generator { model, arena, request: Request::default(), row: model.rows() })
+    }
+
+    /// Begins a sample from noise.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the class or the row does not exist; a sample in progress goes on unharmed.
+    pub fn start(&mut self, request: Request) -> Result<(), RequestError> {
+        self.accept(request)?;
+        let noise = normals(request.seed, request.sample, NoiseUse::Start);
+        for (x, z) in self.state_mut().iter_mut().zip(noise) {
+            *x = z;
+        }
+        Ok(())
+    }
+
+    /// Begins at `request.first_row` with a noised picture, height x width x channels (image-to-image: Meng et al.,
+    /// *SDEdit*, 2021): the later the row, the closer the sample stays to the picture.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the class, the row or the picture's length is wrong; a sample in progress goes on unharmed.
+    pub fn start_from(&mut self, request: Request, picture: &[u8]) -> Result<(), RequestError> {
+        let (len, needed) = (picture.len(), self.model.sample_len());
+        if len != needed {
+            return Err(RequestError::Picture { len, needed });
+        }
+        self.accept(request)?;
+        let row = self.model.row(request.first_row);
+        let noise = normals(request.seed, request.sample, NoiseUse::Start);
+        for ((x, &pixel), z) in self.state_mut().iter_mut().zip(picture).zip(noise) {
+            let sum = row.signal as i64 * pixels::from_u8(pixel) as i64 + row.noise as i64 * z as i64;
+            *x = saturate_i16(round_shift(sum, COEFFICIENT_BITS));
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, request: Request) -> Result<(), RequestError> {
+        let (classes, rows) = (self.model.classes(), self.model.rows());
+        if request.class >= classes {
+            return Err(RequestError::Class { class: request.class, classes });
+        }
+        if request.first_row >= rows {
+            return Err(RequestError::Row { row: request.first_row, rows });
+        }
+        self.request = request;
+        self.row = request.first_row;
+        if let Some(history) = self.model.history() {
+            self.arena[history.range()].fill(0);
+        }
+        Ok(())
+    }
+
+    /// Runs one row: one pass of the network and one update of the state.
+    pub fn step(&mut self) -> Progress {
+        if self.row < self.model.rows() {
+            let condition = self.row as usize * self.model.classes() as usize + self.request.class as usize;
+            for index in 0..self.model.ops() {
+                self.run_op(index, condition);
+            }
+            self.update();
+            self.row += 1;
+        }
+        self.progress()
+    }
+
+    /// Runs every row that is left.
+    pub fn finish(&mut self) {
+        while self.step() != Progress::Done {}
+    }
+
+    /// How far the sample is.
+    pub fn progress(&self) -> Progress {
+        if self.row < self.model.rows() { Progress::Row(self.row) } else { Progress::Done }
+    }
+
+    /// The state, Q12, height x width x channels.
+    pub fn state(&self) -> &[i16] {
+        view(self.arena, &self.model.tensor(format::STATE))
+    }
+
+    /// The content of a tensor, as bytes: what the last pass left there. For tools that compare layers.
+    pub fn tensor_bytes(&self, index: u16) -> &[u8] {
+        &self.arena[self.model.tensor(index).range()]
+    }
+
+    /// The state as pixels, height x width x channels: -1 is 0 and +1 is 255.
+    pub fn pixels(&self) -> impl Iterator<Item = u8> + '_ {
+        self.state().iter().map(|&x| pixels::to_u8(x))
+    }
+
+    fn state_mut(&mut self) -> &mut [i16] {
+        bytemuck::cast_slice_mut(&mut self.arena[self.model.tensor(format::STATE).range()])
+    }
+
+    fn run_op(&mut self, index: u16, condition: usize) {
+        match self.model.op(index) {
+            Op::Conv(op) => {
+                let (input, output) = (self.model.tensor(op.input), self.model.tensor(op.output));
+                match (input.element, output.element) {
+                    (Element::I8, Element::I8) => run_conv::<i8, i8>(self.arena, &op, &input, &output),
+                    (Element::I8, Element::I16) => run_conv::<i8, i16>(self.arena, &op, &input, &output),
+                    (Element::I16, Element::I8) => run_conv::<i16, i8>(self.arena, &op, &input, &output),
+                    (Element::I16, Element::I16) => run_conv::<i16, i16>(self.arena, &op, &input, &output),
+                }
+            }
+            Op::GroupNormSilu(op) => self.run_norm(&op, condition),
+        }
+    }
+
+    fn run_norm(&mut self, op: &NormOp<'_>, condition: usize) {
+        let affine = op.affine(condition);
+        let output = self.model.tensor(op.output);
+        let mut first_channel = 0;
+        for part in op.inputs.into_iter().flatten() {
+            let tensor = self.model.tensor(part.tensor);
+            let (groups, epsilon_q8, channels) = (part.groups, part.epsilon_q8, tensor.channels);
+            let (source, target) = split(self.arena, &tensor, &output);
+            let target = bytemuck::cast_slice_mut(target);
+            match tensor.element {
+                Element::I8 => {
+                    let values: &[i8] = bytemuck::cast_slice(source);
+                    let input = NormInput { values, channels, groups, epsilon_q8 };
+                    group_norm_silu(&input, &affine, op.table, target, op.channels, first_channel);
+                }
+                Element::I16 => {
+                    let values: &[i16] = bytemuck::cast_slice(source);
+                    let input = NormInput { values, channels, groups, epsilon_q8 };
+                    group_norm_silu(&input, &affine, op.table, target, op.channels, first_channel);
+                }
+            }
+            first_channel += channels;
+        }
+    }
+
+    /// Applies the current row's coefficients to the state.
+    fn update(&mut self) {
+        let row = self.model.row(self.row);
+        let clamp = self.model.clamp();
+        let state = self.model.tensor(format::STATE).offset;
+        let output = self.model.tensor(format::OUTPUT).offset;
+        let history = self.model.history().map(|t| t.offset);
+        let arena: &mut [i16] = bytemuck::cast_slice_mut(even(self.arena));
+        let mut noise = normals(self.request.seed, self.request.sample, NoiseUse::Row(self.row));
+        for i in 0..self.model.sample_len() {
+            let x = arena[state / 2 + i];
+            let z = if row.c == 0 { 0 } else { noise.next().unwrap_or(0) };
+            let previous = history.map_or(0, |at| arena[at / 2 + i]);
+            let x0 = predict(&row, x, arena[output / 2 + i], clamp);
+            arena[state / 2 + i] = advance(&row, x, x0, previous, z);
+            if let Some(at) = history {
+                arena[at / 2 + i] = x0;
+            }
+        }
+    }
+}
+
+/// `x0` from the state and the network's output.
+fn predict(row: &Row, x: i16, f: i16, [low, high]: [i16; 2]) -> i16 {
+    let sum = row.p as i64 * x as i64 + row.q as i64 * f as i64;
+    round_shift(sum, COEFFICIENT_BITS).clamp(low as i64, high as i64) as i16
+}
+
+/// The next state.
+fn advance(row: &Row, x: i16, x0: i16, x0_prev: i16, z: i16) -> i16 {
+    let sum = row.a as i64 * x as i64
+        + row.b as i64 * x0 as i64
+        + row.b_prev as i64 * x0_prev as i64
+        + row.c as i64 * z as i64;
+    saturate_i16(round_shift(sum, COEFFICIENT_BITS))
+}
+
+fn run_conv<I: Activation, O: Activation>(arena: &mut [u8], op: &ConvOp<'_>, input: &Tensor, output: &Tensor) {
+    let (source, target) = split(arena, input, output);
+    let source: &[I] = bytemuck::cast_slice(source);
+    let target: &mut [O] = bytemuck::cast_slice_mut(target);
+    conv(&op.shape, &op.constants, source, input.zero, target, output.zero, op.destination);
+}
+
+fn view<'t>(arena: &'t [u8], tensor: &Tensor) -> &'t [i16] {
+    bytemuck::cast_slice(&arena[tensor.range()])
+}
+
+/// The part of the arena that whole `i16` values cover.
+fn even(arena: &mut [u8]) -> &mut [u8] {
+    let len = arena.len() & !1;
+    &mut arena[..len]
+}
+
+/// A tensor to read and another, disjoint one to write.
+fn split<'t>(arena: &'t mut [u8], read: &Tensor, write: &Tensor) -> (&'t [u8], &'t mut [u8]) {
+    let (read, write) = (read.range(), write.range());
+    if read.end <= write.start {
+        let (left, right) = arena.split_at_mut(write.start);
+        (&left[read], &mut right[..write.len()])
+    } else {
+        let (left, right) = arena.split_at_mut(read.start);
+        (&right[..read.len()], &mut left[write])
+    }
+}

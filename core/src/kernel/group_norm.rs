@@ -1,0 +1,239 @@
+//! Reference GroupNorm with a folded scale and shift, followed by SiLU from a table (Wu, He: *Group Normalization*, 2018;
+//! scale and shift as in Dhariwal, Nichol 2021, section 3).
+//!
+//! | symbol | here | unit |
+//! |---|---|---|
+//! | n | `count` | elements of a group: pixels x channels a group |
+//! | V | `spread` | n^2 (variance + epsilon), squared steps of the input |
+//! | gamma (1 + scale) | `gain` | table steps for one standard deviation, fixed point |
+//! | beta (1 + scale) + shift | `bias` | table steps, fixed point |
+//!
+//! For each group the sums of `q` and `q^2` are exact 64-bit integers. For each channel they become an integer line
+//! `index = (q * slope + offset) >> shift`; the index, clamped to -256..=255, selects one of 512 outputs. The input's
+//! scale cancels, but for epsilon, which the file gives in squared input steps.
+
+use crate::quant::Activation;
+use crate::view::I16Pairs;
+
+/// Entries of a SiLU table: entry `256 + i` is the output for a normalized value of `i` table steps.
+pub const SILU_TABLE_LEN: usize = 512;
+
+/// Most bits that the slope's fixed point may have, so that `q * slope + offset` fits an `i32`.
+const MAX_SHIFT: i32 = 20;
+
+/// One input of the operation: two make a concatenation by channels that is never stored.
+#[derive(Clone, Copy, Debug)]
+pub struct NormInput<'a, I> {
+    /// Pixels x channels, channels last.
+    pub values: &'a [I],
+    /// Channels of this input.
+    pub channels: usize,
+    /// Groups that this input's channels are divided into.
+    pub groups: usize,
+    /// What is added to the variance, in squared steps of this input, Q8.
+    pub epsilon_q8: u32,
+}
+
+/// Gain and bias of every channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Affine<'a> {
+    /// A pair a channel, the channels of all inputs in order.
+    pub pairs: I16Pairs<'a>,
+    /// Fractional bits of the gains, 0..=15.
+    pub gain_bits: u32,
+    /// Fractional bits of the biases, 0..=15.
+    pub bias_bits: u32,
+}
+
+/// Normalizes `input` and writes its channels at `first_channel` of an output of `channels_out` channels.
+///
+/// Bounds that parse checks: at most 65,536 elements a group, so `n * sum(q^2)` is at most 2^62.
+pub fn group_norm_silu<I: Activation>(
+    input: &NormInput<'_, I>,
+    affine: &Affine<'_>,
+    table: &[i8; SILU_TABLE_LEN],
+    output: &mut [i8],
+    channels_out: usize,
+    first_channel: usize,
+) {
+    let per_group = input.channels / input.groups;
+    for group in 0..input.groups {
+        let channels = group * per_group..(group + 1) * per_group;
+        let scale = GroupScale::of(input, channels.clone());
+        for channel in channels {
+            let line = scale.line(affine.pairs.get(first_channel + channel), affine);
+            let sources = input.values.iter().skip(channel).step_by(input.channels);
+            let targets = output.iter_mut().skip(first_channel + channel).step_by(channels_out);
+            for (&source, target) in sources.zip(targets) {
+                *target = table[line.index(source.widen())];
+            }
+        }
+    }
+}
+
+/// The statistics of one group, ready to be turned into a line for each of its channels.
+struct GroupScale {
+    /// The mean in Q16 input steps.
+    mean_q16: i64,
+    /// `1 / standard deviation` is `inverse * 2^-inverse_bits`, with `inverse` in 2^15..=2^16.
+    inverse: i64,
+    inverse_bits: i32,
+}
+
+/// `index = (q * slope + offset) >> shift`, rounding included in the offset.
+struct Line {
+    slope: i32,
+    offset: i32,
+    shift: i32,
+}
+
+impl GroupScale {
+    fn of<I: Activation>(input: &NormInput<'_, I>, channels: core::ops::Range<usize>) -> Self {
+        let (mut sum, mut squares, mut count) = (0i64, 0u64, 0u64);
+        for pixel in input.values.chunks_exact(input.channels) {
+            for value in &pixel[channels.clone()] {
+                let q = value.widen();
+                sum += q as i64;
+                squares += (q * q) as u64;
+            }
+            count += channels.len() as u64;
+        }
+        let variance = count * squares - sum.unsigned_abs() * sum.unsigned_abs();
+        let epsilon = (count * count * input.epsilon_q8 as u64) >> 8;
+        let spread = (variance + epsilon).max(1);
+
+        // sqrt(V) = root * 2^-(normalization / 2), with the root in [2^31, 2^32).
+        let normalization = spread.leading_zeros() & !1;
+        let root = (spread << normalization).isqrt();
+        // n / sqrt(V) = quotient * 2^(normalization / 2 - 47), of at least 15 significant bits.
+        let quotient = (count << 47) / root;
+        let excess = 64 - quotient.leading_zeros() as i32 - 16;
+        let inverse = if excess > 0 { (quotient + (1 << (excess - 1))) >> excess } else { quotient << -excess };
+        GroupScale {
+            mean_q16: (sum << 16).div_euclid(count as i64),
+            inverse: inverse as i64,
+            inverse_bits: 47 - (normalization / 2) as i32 - excess,
+        }
+    }
+
+    fn line(&self, [gain, bias]: [i16; 2], affine: &Affine<'_>) -> Line {
+        let product = gain as i64 * self.inverse; // at most 2^31 in magnitude
+        let product_bits = self.inverse_bits + affine.gain_bits as i32;
+        let shift = (product_bits - 16).clamp(0, MAX_SHIFT);
+        let slope = scale_by_power(product, shift - product_bits).clamp(-(1 << 15), 1 << 15);
+        let bias = scale_by_power(bias as i64, shift - affine.bias_bits as i32);
+        let mean = (self.mean_q16 * slope + (1 << 15)) >> 16;
+        let half = (1 << shift) >> 1;
+        let limit = (1 << 30) - 1;
+        Line { slope: slope as i32, offset: (bias - mean + half).clamp(-limit, limit) as i32, shift }
+    }
+}
+
+impl Line {
+    #[inline(always)]
+    fn index(&self, q: i32) -> usize {
+        let steps = (q * self.slope + self.offset) >> self.shift;
+        (steps.clamp(-256, 255) + 256) as usize
+    }
+}
+
+/// `round(value * 2^power)`, ties up.
+fn scale_by_power(value: i64, power: i32) -> i64 {
+    match power {
+        0.. => value << power.min(31),
+        _ => {
+            let bits = (-power).min(62) as u32;
+            ((value >> (bits - 1)) + 1) >> 1
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Identity table: the output is the index, cut to `i8`.
+    fn identity() -> [i8; SILU_TABLE_LEN] {
+        core::array::from_fn(|i| (i as i32 - 256).clamp(-128, 127) as i8)
+    }
+
+    fn pairs<const N: usize>(values: [[i16; 2]; N]) -> [[u8; 4]; N] {
+        values.map(|[gain, bias]| {
+            let (g, b) = (gain.to_le_bytes(), bias.to_le_bytes());
+            [g[0], g[1], b[0], b[1]]
+        })
+    }
+
+    /// The operation in f64, from its definition.
+    fn expected(values: &[i16], channels: usize, groups: usize, epsilon: f64, gain: f64, bias: f64) -> [f64; 64] {
+        let per_group = channels / groups;
+        let mut out = [0.0; 64];
+        for group in 0..groups {
+            let member = |i: &usize| i % channels / per_group == group;
+            let count = (0..values.len()).filter(member).count() as f64;
+            let mean = (0..values.len()).filter(member).map(|i| values[i] as f64).sum::<f64>() / count;
+            let square = |i| (values[i] as f64 - mean) * (values[i] as f64 - mean);
+            let variance = (0..values.len()).filter(member).map(square).sum::<f64>() / count;
+            for i in (0..values.len()).filter(member) {
+                out[i] = (values[i] as f64 - mean) / libm::sqrt(variance + epsilon) * gain + bias;
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn agrees_with_the_definition_at_every_magnitude() {
+        let table = identity();
+        for magnitude in [3, 40, 700, 9000, 30000] {
+            for center in [0, magnitude / 2, -magnitude] {
+                let values: [i16; 64] = core::array::from_fn(|i| {
+                    let wave = (i as i32 * 7919 % 201 - 100) * magnitude / 100 + center;
+                    wave.clamp(-32768, 32767) as i16
+                });
+                let affine_pairs = pairs([[30 * 256, 5 * 64]; 4]);
+                let affine = Affine { pairs: I16Pairs::new(affine_pairs.as_flattened()), gain_bits: 8, bias_bits: 6 };
+                let input = NormInput { values: &values, channels: 4, groups: 2, epsilon_q8: 128 };
+                let mut output = [0i8; 64];
+                group_norm_silu(&input, &affine, &table, &mut output, 4, 0);
+                let reference = expected(&values, 4, 2, 0.5, 30.0, 5.0);
+                for (got, want) in output.iter().zip(reference) {
+                    assert!((*got as f64 - want).abs() < 0.52, "{magnitude} {center}: {got} against {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_input_fills_the_later_channels() {
+        let table = identity();
+        let affine_pairs = pairs([[0, 1], [0, 2], [0, 3]]);
+        let affine = Affine { pairs: I16Pairs::new(affine_pairs.as_flattened()), gain_bits: 0, bias_bits: 0 };
+        let mut output = [9i8; 6];
+        let first = NormInput { values: &[1i16, 2, 3, 4], channels: 2, groups: 1, epsilon_q8: 0 };
+        let second = NormInput { values: &[5i8, 6], channels: 1, groups: 1, epsilon_q8: 0 };
+        group_norm_silu(&first, &affine, &table, &mut output, 3, 0);
+        group_norm_silu(&second, &affine, &table, &mut output, 3, 2);
+        assert_eq!(output, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn extreme_inputs_and_constants_never_overflow() {
+        let table = identity();
+        for values in [[i16::MIN; 8], [i16::MAX; 8], [i16::MIN, i16::MAX, 0, 0, 1, -1, i16::MAX, i16::MIN], [0; 8]] {
+            for gain in [i16::MIN, -1, 0, i16::MAX] {
+                for bits in [0, 15] {
+                    for epsilon_q8 in [0, 1, u32::MAX] {
+                        let affine_pairs = pairs([[gain, i16::MIN], [i16::MAX, i16::MAX]]);
+                        let affine = Affine {
+                            pairs: I16Pairs::new(affine_pairs.as_flattened()),
+                            gain_bits: bits,
+                            bias_bits: bits,
+                        };
+                        let input = NormInput { values: &values, channels: 2, groups: 1, epsilon_q8 };
+                        group_norm_silu(&input, &affine, &table, &mut [0; 8], 2, 0);
+                    }
+                }
+            }
+        }
+    }
+}

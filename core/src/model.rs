@@ -1,0 +1,364 @@
+//! A parsed model: every field of a `.mote` file checked once, then read in place.
+//!
+//! [`Model::parse`] treats the bytes as hostile. Once it returns `Ok`, no accessor and no sampling step can fail or panic.
+
+mod check;
+
+use crate::format::{self, header, op, read_i16, read_u16, read_u32, row, tensor};
+use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, SILU_TABLE_LEN};
+use crate::view::{I16Pairs, I32s};
+
+pub use check::ParseError;
+
+/// A valid `.mote` file.
+#[derive(Clone, Copy, Debug)]
+pub struct Model<'a> {
+    bytes: &'a [u8],
+}
+
+/// The element type of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// 8-bit with a zero point.
+    I8,
+    /// 16-bit around zero.
+    I16,
+}
+
+impl Element {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Element::I8 => 1,
+            Element::I16 => 2,
+        }
+    }
+}
+
+/// An activation in the arena: height x width x channels, channels last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tensor {
+    /// Byte offset in the arena, a multiple of 4.
+    pub offset: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Element type.
+    pub element: Element,
+    /// The stored value that stands for 0.0.
+    pub zero: i32,
+    /// The real value of one step; only tools use it.
+    pub scale: f32,
+}
+
+impl Tensor {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Where it lies in the arena.
+    pub fn range(&self) -> core::ops::Range<usize> {
+        self.offset..self.offset + self.elements() * self.element.size()
+    }
+}
+
+/// One row of the step table, coefficients in Q20 (see [`crate::step_table`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// `x0 = clamp(p x + q f)`: the state's factor.
+    pub p: i32,
+    /// The network output's factor in `x0`.
+    pub q: i32,
+    /// `x <- a x + b x0 + b_prev x0_prev + c z`: the state's factor.
+    pub a: i32,
+    /// The factor of `x0`.
+    pub b: i32,
+    /// The factor of the previous row's `x0`.
+    pub b_prev: i32,
+    /// The factor of fresh noise.
+    pub c: i32,
+    /// The state that this row expects is `signal x0 + noise z`: the data's factor.
+    pub signal: i32,
+    /// The noise's factor in the state that this row expects.
+    pub noise: i32,
+    /// The timestep that the network is conditioned on; only tools use it.
+    pub timestep: u32,
+}
+
+/// One operation of the network.
+#[derive(Clone, Copy, Debug)]
+pub enum Op<'a> {
+    /// A convolution.
+    Conv(ConvOp<'a>),
+    /// GroupNorm, folded scale and shift, SiLU.
+    GroupNormSilu(NormOp<'a>),
+}
+
+/// A convolution with its constants.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvOp<'a> {
+    /// Input tensor.
+    pub input: u16,
+    /// Output tensor.
+    pub output: u16,
+    /// Geometry.
+    pub shape: ConvShape,
+    /// Weights, biases, multipliers.
+    pub constants: ConvWeights<'a>,
+    /// Whether the output is replaced or added to.
+    pub destination: Destination,
+}
+
+/// A normalization with its constants.
+#[derive(Clone, Copy, Debug)]
+pub struct NormOp<'a> {
+    /// The inputs: the second, if any, follows the first in the output's channels.
+    pub inputs: [Option<NormPart>; 2],
+    /// Output tensor, `i8`.
+    pub output: u16,
+    /// Channels of the output.
+    pub channels: usize,
+    /// Whether [`NormOp::pairs`] has a part for each (row, class).
+    pub conditioned: bool,
+    /// Fractional bits of the gains.
+    pub gain_bits: u32,
+    /// Fractional bits of the biases.
+    pub bias_bits: u32,
+    /// Gain and bias: `[rows][classes][channels]` if conditioned, else `[channels]`.
+    pub pairs: I16Pairs<'a>,
+    /// The activation function.
+    pub table: &'a [i8; SILU_TABLE_LEN],
+}
+
+/// One input of a normalization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormPart {
+    /// The tensor.
+    pub tensor: u16,
+    /// Groups of its channels.
+    pub groups: usize,
+    /// Epsilon in squared steps, Q8.
+    pub epsilon_q8: u32,
+}
+
+impl<'a> NormOp<'a> {
+    /// The affine part for the `condition`-th (row, class) pair, `row * classes + class`.
+    pub fn affine(&self, condition: usize) -> Affine<'a> {
+        let part = if self.conditioned { condition } else { 0 };
+        Affine {
+            pairs: self.pairs.part(part * self.channels, self.channels),
+            gain_bits: self.gain_bits,
+            bias_bits: self.bias_bits,
+        }
+    }
+}
+
+impl<'a> Model<'a> {
+    /// Checks everything and borrows the file.
+    ///
+    /// # Errors
+    /// [`ParseError`] says which field is wrong and what it holds.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
+        check::check(bytes)
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// CRC-32 of the file's content: a short identity for logs.
+    pub fn checksum(&self) -> u32 {
+        read_u32(self.bytes, header::CHECKSUM)
+    }
+
+    /// The name given when the file was made.
+    pub fn name(&self) -> &'a str {
+        let bytes = self.data(header::NAME_AT, read_u16(self.bytes, header::NAME_LEN) as usize);
+        core::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// Height of the sample in pixels.
+    pub fn height(&self) -> usize {
+        self.count(header::HEIGHT)
+    }
+
+    /// Width of the sample in pixels.
+    pub fn width(&self) -> usize {
+        self.count(header::WIDTH)
+    }
+
+    /// Channels of the sample.
+    pub fn channels(&self) -> usize {
+        self.count(header::CHANNELS)
+    }
+
+    /// Values of one sample: height x width x channels.
+    pub fn sample_len(&self) -> usize {
+        self.height() * self.width() * self.channels()
+    }
+
+    /// Number of classes; 1 for an unconditional model.
+    pub fn classes(&self) -> u16 {
+        read_u16(self.bytes, header::CLASSES)
+    }
+
+    /// Number of step-table rows: network passes for one sample.
+    pub fn rows(&self) -> u16 {
+        read_u16(self.bytes, header::ROWS)
+    }
+
+    /// Number of activation tensors.
+    pub fn tensors(&self) -> u16 {
+        read_u16(self.bytes, header::TENSORS)
+    }
+
+    /// Number of operations in one pass.
+    pub fn ops(&self) -> u16 {
+        read_u16(self.bytes, header::OPS)
+    }
+
+    /// Bytes of working memory that [`crate::Generator::new`] needs, exactly.
+    pub fn arena_len(&self) -> usize {
+        read_u32(self.bytes, header::ARENA_LEN) as usize
+    }
+
+    /// Smallest and largest `x0`, Q12.
+    pub fn clamp(&self) -> [i16; 2] {
+        [read_i16(self.bytes, header::CLAMP_LOW), read_i16(self.bytes, header::CLAMP_HIGH)]
+    }
+
+    /// The tensor that keeps the previous `x0`, where the sampler needs it.
+    pub fn history(&self) -> Option<Tensor> {
+        tensor_index(read_u16(self.bytes, header::HISTORY)).map(|index| self.tensor(index))
+    }
+
+    /// Tensor `index`, below [`Model::tensors`].
+    pub fn tensor(&self, index: u16) -> Tensor {
+        let record = self.record(header::TENSORS_AT, format::TENSOR_LEN, index);
+        Tensor {
+            offset: read_u32(record, tensor::OFFSET) as usize,
+            height: read_u16(record, tensor::HEIGHT) as usize,
+            width: read_u16(record, tensor::WIDTH) as usize,
+            channels: read_u16(record, tensor::CHANNELS) as usize,
+            element: if record[tensor::ELEMENT] == 0 { Element::I8 } else { Element::I16 },
+            zero: read_i16(record, tensor::ZERO) as i32,
+            scale: f32::from_bits(read_u32(record, tensor::SCALE)),
+        }
+    }
+
+    /// Row `index`, below [`Model::rows`].
+    pub fn row(&self, index: u16) -> Row {
+        let record = self.record(header::ROWS_AT, format::ROW_LEN, index);
+        let coefficient = |i: usize| read_u32(record, row::COEFFICIENTS + 4 * i) as i32;
+        Row {
+            p: coefficient(0),
+            q: coefficient(1),
+            a: coefficient(2),
+            b: coefficient(3),
+            b_prev: coefficient(4),
+            c: coefficient(5),
+            signal: coefficient(6),
+            noise: coefficient(7),
+            timestep: read_u32(record, row::TIMESTEP),
+        }
+    }
+
+    /// Operation `index`, below [`Model::ops`].
+    pub fn op(&self, index: u16) -> Op<'a> {
+        let record = self.record(header::OPS_AT, format::OP_LEN, index);
+        match record[op::KIND] {
+            0 => Op::Conv(self.conv(record)),
+            _ => Op::GroupNormSilu(self.norm(record)),
+        }
+    }
+
+    fn conv(&self, record: &[u8]) -> ConvOp<'a> {
+        let shape = self.conv_shape(record);
+        let constants = ConvWeights {
+            weights: bytemuck::cast_slice(self.at(record, op::DATA_AT, shape.channels_out * shape.taps())),
+            bias: I32s::new(self.at(record, op::BIAS_AT, 4 * shape.channels_out)),
+            multipliers: I32s::new(self.at(record, op::MULTIPLIERS_AT, 4 * shape.channels_out)),
+        };
+        let destination = if record[op::ACCUMULATE] == 1 { Destination::Accumulate } else { Destination::Overwrite };
+        ConvOp {
+            input: read_u16(record, op::INPUT),
+            output: read_u16(record, op::OUTPUT),
+            shape,
+            constants,
+            destination,
+        }
+    }
+
+    fn conv_shape(&self, record: &[u8]) -> ConvShape {
+        let input = self.tensor(read_u16(record, op::INPUT));
+        let output = self.tensor(read_u16(record, op::OUTPUT));
+        ConvShape {
+            input: [input.height, input.width],
+            channels_in: input.channels,
+            output: [output.height, output.width],
+            channels_out: output.channels,
+            kernel: record[op::KERNEL] as usize,
+            stride: record[op::STRIDE] as usize,
+            upsample: record[op::UPSAMPLE] as usize,
+        }
+    }
+
+    fn norm(&self, record: &[u8]) -> NormOp<'a> {
+        let part = |tensor_at, groups_at, epsilon_at| {
+            tensor_index(read_u16(record, tensor_at)).map(|tensor| NormPart {
+                tensor,
+                groups: read_u16(record, groups_at) as usize,
+                epsilon_q8: read_u32(record, epsilon_at),
+            })
+        };
+        let output = read_u16(record, op::OUTPUT);
+        let channels = self.tensor(output).channels;
+        let conditioned = record[op::CONDITIONED] == 1;
+        let parts = if conditioned { self.conditions() } else { 1 };
+        let table = self.at(record, op::DATA_AT, SILU_TABLE_LEN);
+        NormOp {
+            inputs: [part(op::INPUT, op::GROUPS, op::EPSILON), part(op::SECOND, op::SECOND_GROUPS, op::SECOND_EPSILON)],
+            output,
+            channels,
+            conditioned,
+            gain_bits: record[op::GAIN_BITS] as u32,
+            bias_bits: record[op::BIAS_BITS] as u32,
+            pairs: I16Pairs::new(self.at(record, op::BIAS_AT, 4 * parts * channels)),
+            table: bytemuck::cast_ref(table.first_chunk::<SILU_TABLE_LEN>().unwrap_or(&[0; SILU_TABLE_LEN])),
+        }
+    }
+
+    /// Pairs of row and class.
+    fn conditions(&self) -> usize {
+        self.rows() as usize * self.classes() as usize
+    }
+
+    fn count(&self, at: usize) -> usize {
+        read_u16(self.bytes, at) as usize
+    }
+
+    /// Record `index` of the table that the header field `table_at` points to.
+    fn record(&self, table_at: usize, len: usize, index: u16) -> &'a [u8] {
+        let start = read_u32(self.bytes, table_at) as usize + index as usize * len;
+        &self.bytes[start..start + len]
+    }
+
+    /// `len` bytes at the offset in the header field `field`.
+    fn data(&self, field: usize, len: usize) -> &'a [u8] {
+        self.at(self.bytes, field, len)
+    }
+
+    /// `len` bytes of the file at the offset that `record` holds in `field`.
+    fn at(&self, record: &[u8], field: usize, len: usize) -> &'a [u8] {
+        &self.bytes[read_u32(record, field) as usize..][..len]
+    }
+}
+
+fn tensor_index(field: u16) -> Option<u16> {
+    (field != format::NO_TENSOR).then_some(field)
+}

@@ -1,0 +1,266 @@
+//! A sampler is a table: one row a network pass.
+//!
+//! With `f` the network's output at the row's timestep and `z` fresh noise,
+//! `x0 = clamp(p x + q f)`, then `x <- a x + b x0 + b_prev x0_prev + c z`. Rows are computed here in f64, stored in Q20 and
+//! run by [`crate::Generator`]; a float sampler applies the same rows to floats.
+//!
+//! With `eps = (x - signal x0) / noise`, going from `alpha_bar` to the cleaner `alpha_bar_next` is
+//! `x_next = signal_next x0 + direction eps + sigma z` with `direction^2 + sigma^2 = noise_next^2` (Song, Meng, Ermon,
+//! *Denoising Diffusion Implicit Models*, 2021, equation 12).
+
+use crate::model::Row;
+use crate::quant::COEFFICIENT_BITS;
+use crate::schedule::{jump_variance, noise, posterior_variance, signal};
+use libm::{floor, sqrt};
+
+/// What the network's output means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Objective {
+    /// The noise in `x` (Ho et al. 2020).
+    Epsilon,
+    /// The data.
+    X0,
+    /// `signal eps - noise x0` (Salimans, Ho, *Progressive Distillation*, 2022, appendix D).
+    V,
+}
+
+impl Objective {
+    /// `p` and `q` of `x0 = p x + q f`.
+    pub fn x0_factors(self, alpha_bar: f64) -> [f64; 2] {
+        let (signal, noise) = (signal(alpha_bar), noise(alpha_bar));
+        match self {
+            Objective::Epsilon => [1.0 / signal, -noise / signal],
+            Objective::X0 => [0.0, 1.0],
+            Objective::V => [signal, -noise],
+        }
+    }
+
+    /// Factors of `x0` and `eps` in the output that the network should give.
+    pub fn target_factors(self, alpha_bar: f64) -> [f64; 2] {
+        match self {
+            Objective::Epsilon => [0.0, 1.0],
+            Objective::X0 => [1.0, 0.0],
+            Objective::V => [-noise(alpha_bar), signal(alpha_bar)],
+        }
+    }
+}
+
+/// How much fresh noise a reverse step adds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Variance {
+    /// DDIM: `eta` times the posterior's standard deviation; 0 is deterministic, 1 is ancestral sampling.
+    Eta(f64),
+    /// DDPM with the posterior's variance: the smaller of Ho et al.'s two choices (section 3.2), `Eta(1.0)`.
+    Posterior,
+    /// DDPM with the forward variance beta around the posterior's mean: the larger choice.
+    Beta,
+}
+
+/// One row in f64.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepRow {
+    /// The state's factor in `x0`.
+    pub p: f64,
+    /// The output's factor in `x0`.
+    pub q: f64,
+    /// The state's factor in the next state.
+    pub a: f64,
+    /// The factor of `x0`.
+    pub b: f64,
+    /// The factor of the previous row's `x0`.
+    pub b_prev: f64,
+    /// The factor of fresh noise.
+    pub c: f64,
+    /// The data's amplitude in the state that this row expects.
+    pub signal: f64,
+    /// The noise's amplitude in the state that this row expects.
+    pub noise: f64,
+    /// The timestep that the network is conditioned on.
+    pub timestep: u32,
+}
+
+/// A coefficient that Q20 in an `i32` cannot hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CoefficientError {
+    /// The value; it must lie in [-2048, 2048).
+    pub value: f64,
+    /// The row's timestep.
+    pub timestep: u32,
+}
+
+impl core::fmt::Display for CoefficientError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "a step at timestep {} needs the coefficient {}, outside -2048 to 2048: start at a less noisy timestep or \
+             use the v objective",
+            self.timestep, self.value
+        )
+    }
+}
+
+impl core::error::Error for CoefficientError {}
+
+impl StepRow {
+    /// The reverse step from `alpha_bar` (that of `timestep`) to `alpha_bar_next`; 1 ends at the data.
+    pub fn new(objective: Objective, variance: Variance, timestep: u32, alpha_bar: f64, alpha_bar_next: f64) -> Self {
+        let [p, q] = objective.x0_factors(alpha_bar);
+        let posterior = sqrt(posterior_variance(alpha_bar, alpha_bar_next));
+        let (sigma, c) = match variance {
+            Variance::Eta(eta) => (eta * posterior, eta * posterior),
+            Variance::Posterior => (posterior, posterior),
+            // The last step has nothing left to add noise to: its posterior variance is zero.
+            Variance::Beta if posterior == 0.0 => (0.0, 0.0),
+            Variance::Beta => (posterior, sqrt(jump_variance(alpha_bar, alpha_bar_next))),
+        };
+        let direction = sqrt((1.0 - alpha_bar_next - sigma * sigma).max(0.0));
+        let a = direction / noise(alpha_bar);
+        StepRow {
+            p,
+            q,
+            a,
+            b: signal(alpha_bar_next) - a * signal(alpha_bar),
+            b_prev: 0.0,
+            c,
+            signal: signal(alpha_bar),
+            noise: noise(alpha_bar),
+            timestep,
+        }
+    }
+
+    /// The row in Q20.
+    ///
+    /// # Errors
+    /// [`CoefficientError`] if a coefficient does not fit.
+    pub fn quantize(&self) -> Result<Row, CoefficientError> {
+        let fixed = |value: f64| {
+            let scaled = floor(value * (1u64 << COEFFICIENT_BITS) as f64 + 0.5);
+            if scaled >= i32::MIN as f64 && scaled <= i32::MAX as f64 {
+                Ok(scaled as i32)
+            } else {
+                Err(CoefficientError { value, timestep: self.timestep })
+            }
+        };
+        Ok(Row {
+            p: fixed(self.p)?,
+            q: fixed(self.q)?,
+            a: fixed(self.a)?,
+            b: fixed(self.b)?,
+            b_prev: fixed(self.b_prev)?,
+            c: fixed(self.c)?,
+            signal: fixed(self.signal)?,
+            noise: fixed(self.noise)?,
+            timestep: self.timestep,
+        })
+    }
+}
+
+/// Timestep of row `row` of `rows` over `timesteps`, counted back from the noisiest, with the last timestep always the
+/// first row's ("trailing" spacing: Lin et al., *Common Diffusion Noise Schedules and Sample Steps are Flawed*, 2024).
+pub fn trailing_timestep(row: usize, rows: usize, timesteps: usize) -> usize {
+    // round(timesteps (rows - row) / rows) - 1, ties up, in integers.
+    ((2 * timesteps * (rows - row) + rows) / (2 * rows)).saturating_sub(1)
+}
+
+/// Fills `table` with a whole reverse process over `alpha_bars`: trailing timesteps, ending at the data.
+pub fn fill_table(objective: Objective, variance: Variance, alpha_bars: &[f64], table: &mut [StepRow]) {
+    let rows = table.len();
+    for (row, slot) in table.iter_mut().enumerate() {
+        let timestep = trailing_timestep(row, rows, alpha_bars.len());
+        let next = match row + 1 {
+            last if last == rows => 1.0,
+            next => alpha_bars[trailing_timestep(next, rows, alpha_bars.len())],
+        };
+        *slot = StepRow::new(objective, variance, timestep as u32, alpha_bars[timestep], next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedule::{Schedule, fill_alpha_bars, posterior_mean};
+
+    const OBJECTIVES: [Objective; 3] = [Objective::Epsilon, Objective::X0, Objective::V];
+
+    const EMPTY: StepRow =
+        StepRow { p: 0.0, q: 0.0, a: 0.0, b: 0.0, b_prev: 0.0, c: 0.0, signal: 0.0, noise: 0.0, timestep: 0 };
+
+    #[test]
+    fn every_objective_recovers_the_data() {
+        let (x0, eps, alpha_bar) = (0.7, -1.3, 0.37);
+        let x = signal(alpha_bar) * x0 + noise(alpha_bar) * eps;
+        for objective in OBJECTIVES {
+            let [of_x0, of_eps] = objective.target_factors(alpha_bar);
+            let [p, q] = objective.x0_factors(alpha_bar);
+            assert!((p * x + q * (of_x0 * x0 + of_eps * eps) - x0).abs() < 1e-12, "{objective:?}");
+        }
+    }
+
+    #[test]
+    fn ancestral_rows_have_the_posterior_mean_and_both_variances() {
+        for (now, next) in [(0.1, 0.4), (0.9, 0.95)] {
+            let [of_x0, of_x] = posterior_mean(now, next);
+            for variance in [Variance::Posterior, Variance::Eta(1.0), Variance::Beta] {
+                let row = StepRow::new(Objective::V, variance, 0, now, next);
+                assert!((row.a - of_x).abs() < 1e-12 && (row.b - of_x0).abs() < 1e-12, "{variance:?}");
+            }
+            let small = StepRow::new(Objective::V, Variance::Posterior, 0, now, next).c;
+            let large = StepRow::new(Objective::V, Variance::Beta, 0, now, next).c;
+            assert!((small * small - posterior_variance(now, next)).abs() < 1e-12);
+            assert!((large * large - jump_variance(now, next)).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_last_row_ends_at_the_data() {
+        for variance in [Variance::Eta(0.0), Variance::Eta(1.0), Variance::Posterior, Variance::Beta] {
+            let row = StepRow::new(Objective::V, variance, 0, 0.8, 1.0);
+            assert_eq!([row.a, row.b, row.c], [0.0, 1.0, 0.0], "{variance:?}");
+        }
+    }
+
+    #[test]
+    fn trailing_timesteps_begin_at_the_noisiest() {
+        let steps = |rows| core::array::from_fn::<_, 4, _>(|row| trailing_timestep(row, rows, 1000));
+        assert_eq!(steps(4), [999, 749, 499, 249]);
+        assert_eq!(trailing_timestep(999, 1000, 1000), 0);
+        assert_eq!(trailing_timestep(2, 3, 10), 2);
+    }
+
+    /// For data from N(0, s^2) the exact denoiser is linear, so the whole sampler is a product of row factors.
+    fn final_deviation(variance: Variance, rows: usize) -> f64 {
+        let (mut betas, mut alpha_bars, mut table) = ([0.0; 1000], [0.0; 1000], [EMPTY; 1000]);
+        Schedule::Cosine { offset: 0.008 }.fill_betas(&mut betas).unwrap();
+        fill_alpha_bars(&betas, &mut alpha_bars);
+        let table = &mut table[..rows];
+        fill_table(Objective::X0, variance, &alpha_bars, table);
+        let data_variance = 0.25;
+        let mut state_variance = 1.0;
+        for row in table {
+            let total = row.signal * row.signal * data_variance + row.noise * row.noise;
+            let factor = row.a + row.b * row.signal * data_variance / total;
+            state_variance = factor * factor * state_variance + row.c * row.c;
+        }
+        (sqrt(state_variance) - 0.5).abs()
+    }
+
+    #[test]
+    fn samplers_converge_on_a_gaussian_at_first_order() {
+        for variance in [Variance::Eta(0.0), Variance::Posterior] {
+            let (coarse, fine) = (final_deviation(variance, 50), final_deviation(variance, 100));
+            assert!(coarse < 0.05, "{variance:?}: {coarse}");
+            let ratio = coarse / fine;
+            assert!((1.7..2.3).contains(&ratio), "{variance:?}: error fell {ratio} times when the rows doubled");
+        }
+        assert!(final_deviation(Variance::Beta, 1000) < 0.01);
+    }
+
+    #[test]
+    fn coefficients_round_or_are_refused() {
+        let row = StepRow { p: 0.5, q: -1.0, ..EMPTY };
+        let fixed = row.quantize().unwrap();
+        assert_eq!([fixed.p, fixed.q], [1 << 19, -(1 << 20)]);
+        let refused = StepRow { p: 2048.0, timestep: 7, ..EMPTY }.quantize();
+        assert_eq!(refused, Err(CoefficientError { value: 2048.0, timestep: 7 }));
+    }
+}
