@@ -1,0 +1,18 @@
+//! From a float network to a `.mote` file.
+//!
+//! A trained denoiser is first lowered to a [`Graph`]: the operations that core has, with float constants, the conditioning
+//! already folded to one gain and bias a channel for each (row, class). [`calibrate`] runs it on its own sampling
+//! trajectories to see every tensor's range; [`export`] chooses scales, rounds constants and writes the file. None of this
+//! needs a tensor library, so what is measured here is exactly what is exported.
+
+mod calibrate;
+mod export;
+mod fake_quant;
+mod graph;
+mod run;
+
+pub use calibrate::{Calibration, calibrate};
+pub use export::{ExportError, Exported, export};
+pub use fake_quant::FakeQuant;
+pub use graph::{Graph, GraphConv, GraphNorm, GraphOp, Role};
+pub use run::{NoObserver, Observer, Sampler};

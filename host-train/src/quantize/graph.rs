@@ -1,0 +1,135 @@
+//! The float twin of a `.mote` network: core's operations and tensors, before rounding.
+
+use mote_core::step_table::StepRow;
+
+/// What a tensor is for; this decides its element type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The state `x`: i16, Q12.
+    State,
+    /// The network's output: i16.
+    Output,
+    /// The residual stream: i16.
+    Residual,
+    /// The output of an activation function: i8.
+    Activation,
+}
+
+/// A tensor's shape and role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GraphTensor {
+    /// Height, width, channels.
+    pub shape: [usize; 3],
+    /// What it is for.
+    pub role: Role,
+}
+
+impl GraphTensor {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A convolution, zero-padded by `kernel / 2`.
+#[derive(Clone, Debug)]
+pub struct GraphConv {
+    /// Input tensor.
+    pub input: usize,
+    /// Output tensor.
+    pub output: usize,
+    /// Kernel side: 1 or 3.
+    pub kernel: usize,
+    /// 1 or 2.
+    pub stride: usize,
+    /// Nearest-neighbor enlargement of the input: 1 or 2.
+    pub upsample: usize,
+    /// Whether the result is added to the output's content.
+    pub accumulate: bool,
+    /// `[channels_out][kernel][kernel][channels_in]`.
+    pub weights: Vec<f32>,
+    /// `[channels_out]`.
+    pub bias: Vec<f32>,
+}
+
+/// GroupNorm, gain and bias, SiLU, over the concatenated channels of one or two inputs.
+#[derive(Clone, Debug)]
+pub struct GraphNorm {
+    /// Input tensors with the number of groups of each.
+    pub inputs: Vec<(usize, usize)>,
+    /// Output tensor.
+    pub output: usize,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// Whether `affine` has a part for each (row, class).
+    pub conditioned: bool,
+    /// Gain and bias: `[rows][classes][channels]` if conditioned, else `[channels]`.
+    pub affine: Vec<[f32; 2]>,
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub enum GraphOp {
+    /// A convolution.
+    Conv(GraphConv),
+    /// A normalization with activation.
+    NormSilu(GraphNorm),
+}
+
+/// A network, its step table and its sample shape. Tensor 0 is the state, tensor 1 the output.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// A name for people.
+    pub name: String,
+    /// Classes; 1 for an unconditional model.
+    pub classes: usize,
+    /// Smallest and largest `x0`.
+    pub clamp: [f32; 2],
+    /// The sampler.
+    pub rows: Vec<StepRow>,
+    /// Tensors.
+    pub tensors: Vec<GraphTensor>,
+    /// Operations in order.
+    pub ops: Vec<GraphOp>,
+}
+
+/// Index of the state.
+pub(super) const STATE: usize = 0;
+/// Index of the output.
+pub(super) const OUTPUT: usize = 1;
+
+impl Graph {
+    /// An empty network over samples of `sample` (height, width, channels).
+    pub fn new(name: &str, sample: [usize; 3], classes: usize, clamp: [f32; 2], rows: Vec<StepRow>) -> Self {
+        let tensor = |role| GraphTensor { shape: sample, role };
+        let tensors = vec![tensor(Role::State), tensor(Role::Output)];
+        Graph { name: name.to_owned(), classes, clamp, rows, tensors, ops: Vec::new() }
+    }
+
+    /// Adds a tensor and returns its index.
+    pub fn tensor(&mut self, shape: [usize; 3], role: Role) -> usize {
+        self.tensors.push(GraphTensor { shape, role });
+        self.tensors.len() - 1
+    }
+
+    /// Multiply-accumulates of one pass, padding counted.
+    pub fn macs(&self) -> usize {
+        let conv = |op: &GraphOp| match op {
+            GraphOp::Conv(conv) => {
+                let [height, width, _] = self.tensors[conv.output].shape;
+                height * width * conv.weights.len()
+            }
+            GraphOp::NormSilu(_) => 0,
+        };
+        self.ops.iter().map(conv).sum()
+    }
+
+    /// Constants of the convolutions: weights and biases.
+    pub fn parameters(&self) -> usize {
+        let conv = |op: &GraphOp| match op {
+            GraphOp::Conv(conv) => conv.weights.len() + conv.bias.len(),
+            GraphOp::NormSilu(_) => 0,
+        };
+        self.ops.iter().map(conv).sum()
+    }
+}
