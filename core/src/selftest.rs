@@ -6,7 +6,7 @@ use crate::kernel::{Destination, SILU_TABLE_LEN};
 use crate::model::{Element, NormPart, Row, Tensor};
 use crate::noise::{NoiseUse, Philox, normals, philox4x32_10};
 use crate::quant::COEFFICIENT_BITS;
-use crate::{Arena, Generator, Request, plan};
+use crate::{Arena, Generator, Model, Request, plan};
 use rand_core::Rng;
 
 /// What [`run`] returns everywhere: CRC-32 of the samples of the small model, both classes, seeds 0 to 3.
@@ -79,8 +79,11 @@ fn samples() -> Option<u32> {
     Some(checksum(&pixels))
 }
 
-/// Convolution in, down, up with a virtual concatenation, accumulation, convolution out; a conditioned normalization.
-fn write_model(file: &mut [u8]) -> Option<crate::Model<'_>> {
+/// A model that uses every operation and every sampler term: convolutions in, down, up and out, an accumulation, a
+/// normalization of two inputs and a conditioned one, noise and history. It draws nothing in particular.
+///
+/// Returns `None` if `file` is shorter than the model's 3 kB.
+pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
     let mut random = Philox::new(7);
     let mut weights = [0i8; 2 * CHANNELS * 9 * CHANNELS];
     weights.fill_with(|| (random.next_u32() >> 24) as i8);

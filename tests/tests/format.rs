@@ -1,0 +1,137 @@
+//! The format under attack: whatever the bytes, parsing ends in a model that runs or in an error that says why.
+
+use mote_core::format::{self, header};
+use mote_core::{Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, noise, selftest};
+
+/// The self-test's model: every kind of record in 3 kB.
+fn small_file() -> Vec<u8> {
+    let mut buffer = [0; 4096];
+    selftest::write_model(&mut buffer).unwrap().bytes().to_vec()
+}
+
+/// A checksum that fits, so that the other checks are reached.
+fn seal(file: &mut [u8]) {
+    let sum = format::checksum(&file[format::CHECKED_FROM..]);
+    file[header::CHECKSUM..][..4].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Parses, and draws if that succeeds: an accepted file must run. Returns whether it was accepted.
+fn parse_and_draw(file: &[u8]) -> bool {
+    let Ok(model) = Model::parse(file) else { return false };
+    // A flipped offset may claim a large arena; that is legal, so give what is asked for.
+    let mut memory = vec![0u64; model.arena_len().div_ceil(8)];
+    let arena = bytes_of(&mut memory);
+    let mut generator = Generator::new(&model, arena).unwrap();
+    for class in 0..model.classes().min(2) {
+        generator.start(Request { class, ..Request::default() }).unwrap();
+        generator.step();
+        assert_eq!(generator.pixels().count(), model.sample_len());
+    }
+    true
+}
+
+fn bytes_of(memory: &mut [u64]) -> &mut [u8] {
+    bytemuck::cast_slice_mut(memory)
+}
+
+#[test]
+fn every_prefix_is_refused() {
+    let file = small_file();
+    for len in 0..file.len() {
+        assert!(Model::parse(&file[..len]).is_err(), "{len} bytes were accepted");
+        let mut prefix = file[..len].to_vec();
+        if len >= format::HEADER_LEN {
+            prefix[header::FILE_LEN..][..4].copy_from_slice(&(len as u32).to_le_bytes());
+            seal(&mut prefix);
+            parse_and_draw(&prefix);
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_flips_are_caught_by_the_checksum() {
+    let file = small_file();
+    for [at, value, ..] in random_words(10_000, 1) {
+        let mut flipped = file.clone();
+        let at = at as usize % file.len();
+        flipped[at] ^= (value % 255 + 1) as u8;
+        assert!(Model::parse(&flipped).is_err(), "a flip at byte {at} was accepted");
+    }
+}
+
+#[test]
+fn ten_thousand_flips_behind_a_valid_checksum_never_panic() {
+    let file = small_file();
+    let (mut accepted, mut refused) = (0, 0);
+    for (index, [at, value, second, other]) in random_words(10_000, 2).enumerate() {
+        let mut flipped = file.clone();
+        // Records first, where the structure is; every fourth flip anywhere.
+        let span = if index % 4 == 0 { file.len() } else { 700 };
+        flipped[at as usize % span] ^= (value % 255 + 1) as u8;
+        if index % 3 == 0 {
+            flipped[second as usize % span] = other as u8;
+        }
+        seal(&mut flipped);
+        if parse_and_draw(&flipped) { accepted += 1 } else { refused += 1 }
+    }
+    assert!(accepted > 1000 && refused > 1000, "accepted {accepted}, refused {refused}: the flips test too little");
+}
+
+fn random_words(count: u32, seed: u32) -> impl Iterator<Item = [u32; 4]> {
+    (0..count).map(move |index| noise::philox4x32_10([index, 0, 0, 0], [seed, 0]))
+}
+
+#[test]
+fn a_newer_version_is_named() {
+    let mut file = small_file();
+    file[header::VERSION] = 2;
+    seal(&mut file);
+    let error = Model::parse(&file).unwrap_err();
+    assert_eq!(error, ParseError::Version { found: 2 });
+    assert!(error.to_string().contains("update Mote"), "{error}");
+}
+
+#[test]
+fn an_arena_one_byte_too_small_is_refused_and_the_exact_one_serves() {
+    let file = small_file();
+    let model = Model::parse(&file).unwrap();
+    let needed = model.arena_len();
+    let mut arena = Arena::<4096>::new();
+    let error = Generator::new(&model, &mut arena.0[..needed - 1]).unwrap_err();
+    assert_eq!(error, ArenaError::TooSmall { len: needed - 1, needed });
+    assert_eq!(Generator::new(&model, &mut arena.0[1..]).unwrap_err(), ArenaError::Misaligned);
+    let mut generator = Generator::new(&model, &mut arena.0[..needed]).unwrap();
+    generator.start(Request::default()).unwrap();
+    generator.finish();
+}
+
+#[test]
+fn requests_outside_the_model_are_refused_and_harm_nothing() {
+    let file = small_file();
+    let model = Model::parse(&file).unwrap();
+    let mut arena = Arena::<4096>::new();
+    let mut generator = Generator::new(&model, &mut arena.0).unwrap();
+    generator.start(Request::default()).unwrap();
+    generator.step();
+    let before = generator.state().to_vec();
+    let request = Request { class: 2, ..Request::default() };
+    assert_eq!(generator.start(request), Err(RequestError::Class { class: 2, classes: 2 }));
+    let request = Request { first_row: 2, ..Request::default() };
+    assert_eq!(generator.start(request), Err(RequestError::Row { row: 2, rows: 2 }));
+    let picture = [0; 35];
+    assert_eq!(generator.start_from(Request::default(), &picture), Err(RequestError::Picture { len: 35, needed: 36 }));
+    assert_eq!(generator.state(), before);
+}
+
+/// A clean picture at the last row comes back through `x0`; the earlier the row, the more the network has its way.
+#[test]
+fn image_to_image_begins_at_the_picture() {
+    let file = small_file();
+    let model = Model::parse(&file).unwrap();
+    let mut arena = Arena::<4096>::new();
+    let mut generator = Generator::new(&model, &mut arena.0).unwrap();
+    let picture: Vec<u8> = (0..36).map(|i| i * 7).collect();
+    generator.start_from(Request { first_row: 1, ..Request::default() }, &picture).unwrap();
+    // This model's rows have signal 1 and noise 0.
+    assert_eq!(generator.pixels().collect::<Vec<u8>>(), picture);
+}
