@@ -1,0 +1,77 @@
+//! `mote-train eval`.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::Usage;
+use super::data::DataArgs;
+use crate::evaluate::SAMPLING_SEED;
+use crate::evaluate::draw::draw;
+use crate::evaluate::score::{Floor, Score};
+use crate::files;
+use crate::progress::Progress;
+
+/// Draws samples of a .mote model on this machine and prints how good they are.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The int8 model
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// Samples to draw, a multiple of the number of classes
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    samples: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Output {
+    model_sha256: String,
+    data_sha256: String,
+    judge_sha256: String,
+    seed: u64,
+    score: Score,
+    floor: Floor,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let loaded = args.data.load()?;
+    let classes = loaded.scorer.shape().classes;
+    if args.samples < 2 || args.samples % classes != 0 {
+        return Err(Usage(format!("--samples {} is not a multiple of the {classes} classes", args.samples)).into());
+    }
+    let file = files::read(&args.model)?;
+    let progress = Progress::new("drawing int8 samples");
+    let samples = draw(&file, SAMPLING_SEED, args.samples, |done| progress.update(done, args.samples))?;
+    progress.finish();
+    let shape = loaded.scorer.shape();
+    anyhow::ensure!(
+        samples.shape[1..] == [shape.height, shape.width, shape.channels],
+        "the model draws {:?}, the data is {shape:?}; give --data and --judge that fit",
+        &samples.shape[1..]
+    );
+    let output = Output {
+        model_sha256: files::sha256(&file),
+        data_sha256: loaded.dataset.sha256,
+        judge_sha256: loaded.judge_sha256,
+        seed: SAMPLING_SEED,
+        score: loaded.scorer.score(&samples.pixels),
+        floor: loaded.scorer.floor(args.samples),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&output)?);
+        return Ok(());
+    }
+    let Output { score, floor, .. } = &output;
+    println!("samples           {} (seed {SAMPLING_SEED}, sample i has class i % {classes})", score.n);
+    println!("Fréchet distance  {:.3} to {} held-out images", score.frechet, loaded.scorer.held_out_len);
+    println!("  real floor      {:.3} +- {:.3} with {} training images", floor.frechet, floor.deviation, floor.n);
+    println!("class accuracy    {:.1} %", 100.0 * score.accuracy);
+    println!("  of real images  {:.1} %", 100.0 * loaded.scorer.held_out_accuracy);
+    Ok(())
+}

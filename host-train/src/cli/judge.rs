@@ -1,0 +1,77 @@
+//! `mote-train judge`.
+
+use std::path::PathBuf;
+
+use super::Usage;
+use crate::dataset;
+use crate::evaluate::judge::{EMBEDDED_FILE, Judge, Recipe, Shape};
+use crate::files;
+use crate::progress::Progress;
+
+/// Prints the judge's accuracy on held-out images; with --train, trains it first.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Train a new judge (one to two minutes) and write it to --out
+    #[arg(long, requires = "out")]
+    train: bool,
+    /// Where the new judge goes, a .safetensors file
+    #[arg(long, value_name = "FILE", requires = "train")]
+    out: Option<PathBuf>,
+    /// Judge to read instead of the embedded one
+    #[arg(long, value_name = "FILE", conflicts_with = "train")]
+    judge: Option<PathBuf>,
+    /// Data folder, a sub-folder of images a class [default: the embedded data set]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Seed of the training
+    #[arg(long, default_value_t = Recipe::default().seed, requires = "train")]
+    seed: u64,
+    /// Passes over the training images
+    #[arg(long, default_value_t = Recipe::default().epochs, requires = "train")]
+    epochs: usize,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let set = match &args.data {
+        Some(path) => dataset::folder(path, 1)?,
+        None => dataset::embedded(),
+    };
+    let file = match (&args.out, &args.judge) {
+        (Some(out), _) => {
+            let recipe = Recipe { seed: args.seed, epochs: args.epochs, ..Recipe::default() };
+            let file = train(&set, &recipe).to_bytes();
+            files::write_atomically(out, &file)?;
+            file
+        }
+        (None, Some(path)) => files::read(path)?,
+        (None, None) => EMBEDDED_FILE.to_vec(),
+    };
+    let judge = Judge::from_bytes(&file)?;
+    let (found, wanted) = (judge.shape, Shape::of(&set));
+    if found != wanted {
+        return Err(Usage(format!(
+            "the judge is for {found:?}, the data is {wanted:?}; give --data and --judge that fit"
+        ))
+        .into());
+    }
+    let split = set.held_out();
+    let assessment = judge.assess(&split.pixels());
+    println!("judge    {} bytes, sha256 {}", file.len(), files::sha256(&file));
+    println!("data     sha256 {}", set.sha256);
+    println!("accuracy {:.2} % of {} held-out images", 100.0 * assessment.accuracy(split.labels()), split.len());
+    for (class, name) in set.class_names.iter().enumerate() {
+        let of_class = || (0..split.len()).filter(|&index| usize::from(split.label(index)) == class);
+        let right = of_class().filter(|&index| usize::from(assessment.classes[index]) == class).count();
+        println!("  {name:<12} {:5.1} %", 100.0 * right as f64 / of_class().count() as f64);
+    }
+    Ok(())
+}
+
+fn train(set: &dataset::Dataset, recipe: &Recipe) -> Judge {
+    let progress = Progress::new("training the judge");
+    let judge = Judge::train(&set.train(), recipe, |epoch, loss| {
+        progress.update_with(epoch, recipe.epochs, &format!("loss {loss:.3}"));
+    });
+    progress.finish();
+    judge
+}

@@ -1,0 +1,146 @@
+//! The report and the evaluation of a run, on a model that draws clamped noise.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use mote_core::format::{OpSpec, Spec, emit, emitted_len};
+use mote_core::kernel::Destination;
+use mote_core::model::{Element, Row, Tensor};
+use mote_train::dataset::{Dataset, embedded};
+use mote_train::evaluate::SAMPLING_SEED;
+use mote_train::evaluate::draw::draw;
+use mote_train::evaluate::judge::Judge;
+use mote_train::evaluate::npy::Samples;
+use mote_train::evaluate::score::Scorer;
+use mote_train::evaluate::sheet::rows_of_classes;
+
+const SAMPLES: usize = 40;
+
+/// A file whose one row sets `x <- clamp(x)`: its samples are the starting noise.
+fn noise_model() -> Vec<u8> {
+    let one = 1 << 20;
+    let row = Row { p: one, q: 0, a: 0, b: one, b_prev: 0, c: 0, signal: 0, noise: one, timestep: 0 };
+    let tensor =
+        |offset| Tensor { offset, height: 14, width: 14, channels: 1, element: Element::I16, zero: 0, scale: 1.0 };
+    let conv = OpSpec::Conv {
+        input: 0,
+        output: 1,
+        kernel: 3,
+        stride: 1,
+        upsample: 1,
+        destination: Destination::Overwrite,
+        weights: &[0; 9],
+        bias: &[0],
+        multipliers: &[1 << 20],
+    };
+    let spec = Spec {
+        name: "noise",
+        sample: [14, 14, 1],
+        classes: 10,
+        clamp: [-4096, 4096],
+        history: None,
+        rows: &[row],
+        tensors: &[tensor(0), tensor(392)],
+        ops: &[conv],
+    };
+    let mut file = vec![0; emitted_len(&spec)];
+    emit(&spec, &mut file).expect("a valid specification");
+    file
+}
+
+/// A run's folder: the model, real images as the teacher's samples, noise as the chip's.
+fn toy_run(set: &Dataset) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("model.mote"), noise_model()).unwrap();
+    std::fs::write(at("manifest.json"), r#"{"seed":1,"teacher":{"steps":16,"parameters":1234567}}"#).unwrap();
+    rows_of_classes(&set.train(), SAMPLES / 10).write(&at("teacher.npy")).unwrap();
+    draw(&noise_model(), SAMPLING_SEED, SAMPLES, |_| {}).unwrap().write(&at("chip.npy")).unwrap();
+    let stats = format!(
+        r#"{{"machine":"mps2-an386","samples":{SAMPLES},"seed":{SAMPLING_SEED},"instructions_per_image":98765432,
+        "flash_bytes":100000,"ram_bytes":60000,"arena_bytes":784}}"#
+    );
+    std::fs::write(at("chip.json"), stats).unwrap();
+    dir
+}
+
+fn mote_train(args: &[&str], paths: &[(&str, PathBuf)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
+    command.args(args);
+    paths.iter().for_each(|(flag, path)| _ = command.arg(flag).arg(path));
+    command.output().unwrap()
+}
+
+fn report(run: &Path) -> Output {
+    let paths = [("--run", run.to_owned()), ("--chip", run.join("chip.npy")), ("--chip-stats", run.join("chip.json"))];
+    mote_train(&["report"], &paths)
+}
+
+#[test]
+fn a_run_is_reported_as_a_table_a_sheet_and_json() {
+    let dir = toy_run(&embedded());
+    let output = report(dir.path());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for part in ["1,234,567", "98,765,432", "float teacher", "int8, chip", "All 40 samples of mps2-an386 equal"] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("report.json")).unwrap()).unwrap();
+    let score = |column: usize, name: &str| json["columns"][column]["score"][name].as_f64().unwrap();
+    let [real, teacher, host, chip] = [0, 1, 2, 3];
+    assert_eq!(score(host, "frechet"), score(chip, "frechet"), "the same bytes have the same score");
+    assert!(score(teacher, "frechet") < 3.0 * score(real, "frechet"), "real images are near the floor");
+    assert!(score(host, "frechet") > 5.0 * score(teacher, "frechet"), "noise is far from real images");
+    assert!(score(teacher, "accuracy") > 0.8 && score(host, "accuracy") < 0.4);
+
+    let sheet = image::open(dir.path().join("sheet.png")).unwrap();
+    assert!(sheet.width() > 600 && sheet.height() > 600, "{}x{}", sheet.width(), sheet.height());
+}
+
+#[test]
+fn a_chip_that_draws_other_bytes_fails_the_report_and_leaves_none() {
+    let dir = toy_run(&embedded());
+    let path = dir.path().join("chip.npy");
+    let mut chip = Samples::read(&path).unwrap();
+    chip.pixels[5 * 196 + 3] ^= 1;
+    chip.write(&path).unwrap();
+    let output = report(dir.path());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(error.contains("sample 5 of mps2-an386: byte 3"), "{error}");
+    assert!(!dir.path().join("report.json").exists() && !dir.path().join("sheet.png").exists());
+}
+
+#[test]
+fn eval_scores_a_model_and_refuses_bad_arguments_with_their_exit_codes() {
+    let dir = toy_run(&embedded());
+    let model = dir.path().join("model.mote");
+    let output = mote_train(&["eval", "--samples", "40", "--json"], &[("--model", model.clone())]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["score"]["n"], 40);
+    assert!(json["score"]["frechet"].as_f64() > json["floor"]["frechet"].as_f64());
+
+    let cases = [
+        (vec!["--samples", "41"], model.clone(), 2, "not a multiple of the 10 classes"),
+        (vec!["--smaples", "40"], model.clone(), 2, "--smaples"),
+        (vec![], dir.path().join("none.mote"), 1, "cannot read"),
+        (vec![], dir.path().join("manifest.json"), 1, "not a usable model"),
+    ];
+    for (args, path, code, message) in cases {
+        let output = mote_train(&[&["eval"], &args[..]].concat(), &[("--model", path)]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{error}");
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
+fn the_floor_falls_towards_zero_as_more_images_are_drawn() {
+    let scorer = Scorer::new(Judge::embedded(), &embedded()).unwrap();
+    let floors = [50, 200, 800, 3200].map(|n| scorer.floor(n));
+    assert!(floors.windows(2).all(|pair| pair[1].frechet < pair[0].frechet), "{floors:?}");
+    assert_eq!((floors[3].n, scorer.floor(9999).n), (3200, 3200));
+    assert!(floors[3].deviation < 1e-6, "all training images are one draw");
+}
