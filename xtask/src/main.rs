@@ -1,2 +1,90 @@
 //! The one front door: `cargo xtask <verb>`.
-fn main() {}
+//!
+//! It runs cargo, the training program and the emulator; it never compiles the training library into itself, so it is
+//! ready in seconds.
+
+mod board;
+mod chip_log;
+mod drawing;
+mod elf;
+mod emulator;
+mod firmware;
+mod images;
+mod model_file;
+mod places;
+mod process;
+mod toolchain;
+mod verb;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Train a small diffusion model, shrink it, and draw with it on a microcontroller.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Find or install what is missing: the embedded targets and the emulator
+    Setup(verb::setup::Arguments),
+    /// From data to a picture drawn by an emulated microcontroller: train, distill, quantize, draw, report
+    Demo(verb::demo::Arguments),
+    /// Set up what is missing, then run every check and test, the emulated firmware's included
+    Test(verb::test::Arguments),
+    /// Train a teacher (passed on to mote-train)
+    Train(verb::training::Arguments),
+    /// Distill the trained teacher into a small student with few steps (passed on to mote-train)
+    Distill(verb::training::Arguments),
+    /// Quantize the student and write a .mote file (passed on to mote-train)
+    Quantize(verb::training::Arguments),
+    /// Measure a .mote file's quality on the host (passed on to mote-train)
+    Eval(verb::training::Arguments),
+    /// Show everything about a .mote file: shapes, steps, operations, memory
+    Inspect(verb::inspect::Arguments),
+    /// Draw pictures with a .mote file, on the host or on the emulated chip: the same bytes either way
+    Generate(verb::generate::Arguments),
+    /// Put firmware and a model on a board, start it, and print how it identifies itself
+    Flash(verb::flash::Arguments),
+    /// What continuous integration runs: `test`, without progress bars
+    Ci(verb::test::Arguments),
+}
+
+/// A mistake in how the command was called: exit status 2 instead of 1.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().verb {
+        Verb::Setup(arguments) => verb::setup::run(&arguments),
+        Verb::Demo(arguments) => verb::demo::run(&arguments),
+        Verb::Test(arguments) | Verb::Ci(arguments) => verb::test::run(&arguments),
+        Verb::Train(arguments) => verb::training::run("train", &arguments),
+        Verb::Distill(arguments) => verb::training::run("distill", &arguments),
+        Verb::Quantize(arguments) => verb::training::run("quantize", &arguments),
+        Verb::Eval(arguments) => verb::training::run("eval", &arguments),
+        Verb::Inspect(arguments) => verb::inspect::run(&arguments),
+        Verb::Generate(arguments) => verb::generate::run(&arguments),
+        Verb::Flash(arguments) => verb::flash::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            if !error.is::<process::Reported>() {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::from(process::exit_status(&error))
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a firmware's ELF file tells: its symbols and how much memory it fills.
+
+use crate::chip_log::Formats;
+use anyhow::{Context, Result, anyhow};
+use object::elf::SHF_ALLOC;
+use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A linked firmware.
+#[derive(Debug)]
+pub(crate) struct Firmware {
+    /// The ELF file.
+    pub(crate) path: PathBuf,
+    /// Bytes of flash: code, constants and the initial values of data.
+    pub(crate) flash: u64,
+    /// Bytes of RAM: data and zeroed data, the arena included, the stack not.
+    pub(crate) ram: u64,
+    /// The format strings of its log.
+    pub(crate) formats: Formats,
+    symbols: HashMap<String, Symbol>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Symbol {
+    address: u64,
+    size: u64,
+}
+
+impl Firmware {
+    /// Reads an ELF file.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF file", path.display()))?;
+        let (mut flash, mut ram) = (0, 0);
+        for section in file.sections() {
+            let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
+            if sh_flags.0 & SHF_ALLOC.0 == 0 {
+                continue;
+            }
+            match section.kind() {
+                SectionKind::Data => (flash, ram) = (flash + section.size(), ram + section.size()),
+                SectionKind::UninitializedData => ram += section.size(),
+                _ => flash += section.size(),
+            }
+        }
+        let named = || file.symbols().filter_map(|symbol| Some((symbol.name().ok()?, symbol)));
+        Ok(Firmware {
+            path: path.to_owned(),
+            flash,
+            ram,
+            formats: Formats::new(named().map(|(name, symbol)| (name, symbol.address()))),
+            symbols: named()
+                .map(|(name, symbol)| (name.to_owned(), Symbol { address: symbol.address(), size: symbol.size() }))
+                .collect(),
+        })
+    }
+
+    /// The address of a symbol as the linker gives it.
+    pub(crate) fn address(&self, name: &str) -> Result<u64> {
+        self.symbol(name).map(|symbol| symbol.address)
+    }
+
+    /// The address of a function's first instruction: without the bit that marks Thumb code.
+    pub(crate) fn code_address(&self, name: &str) -> Result<u64> {
+        self.address(name).map(|address| address & !1)
+    }
+
+    /// Bytes that the working memory's array takes.
+    pub(crate) fn arena_capacity(&self) -> Result<u64> {
+        self.symbol("MOTE_ARENA").map(|symbol| symbol.size)
+    }
+
+    /// First address and length of the flash region for the model.
+    pub(crate) fn model_region(&self) -> Result<(u64, u64)> {
+        let start = self.address("mote_model_start")?;
+        Ok((start, self.address("mote_model_end")? - start))
+    }
+
+    fn symbol(&self, name: &str) -> Result<Symbol> {
+        let missing = || anyhow!("{} has no symbol {name}: build it again", self.path.display());
+        self.symbols.get(name).copied().ok_or_else(missing)
+    }
+}

@@ -1,0 +1,170 @@
+//! Running firmware in QEMU.
+//!
+//! The firmware gets its arguments, writes its files and leaves its exit status by semihosting; its log is defmt frames on
+//! the emulator's standard output; the model is placed in flash; a plugin counts the instructions between two markers.
+
+use crate::board::Board;
+use crate::elf::Firmware;
+use crate::places::{root, target_dir};
+use crate::process::{capture, run};
+use anyhow::{Context, Result, bail};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// First QEMU release whose plugin interface the instruction counter speaks.
+const PLUGIN_SINCE: u32 = 9;
+
+/// The file with the program's log, in the run's folder.
+const LOG: &str = "log.defmt";
+/// The file with the emulator's own messages.
+const MESSAGES: &str = "messages.txt";
+/// The file with the instruction counts.
+const COUNTS: &str = "counts.txt";
+
+/// An emulator that is ready to run one board's programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Emulator {
+    board: &'static Board,
+    counter: Option<PathBuf>,
+}
+
+/// What a program left behind, besides its files.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Whether it ended with status 0.
+    pub(crate) success: bool,
+    /// Its log, a line a message.
+    pub(crate) log: Vec<String>,
+    /// Instructions between the markers, for each time it passed them; `None` if the emulator cannot count.
+    pub(crate) counts: Option<Vec<u64>>,
+}
+
+impl Outcome {
+    /// The outcome, if the program ended with status 0.
+    ///
+    /// # Errors
+    /// With the last line of the log.
+    pub(crate) fn succeeded(self) -> Result<Self> {
+        if !self.success {
+            let last = self.log.last().map_or("it left no log", |line| line.trim_start_matches("error: "));
+            bail!("on the emulated chip: {last}");
+        }
+        Ok(self)
+    }
+}
+
+impl Emulator {
+    /// Finds the emulator and builds the instruction counter.
+    pub(crate) fn new(board: &'static Board) -> Result<Self> {
+        let Some(version) = version(board.emulator) else {
+            bail!("{} is not installed: run `cargo xtask setup`", board.emulator);
+        };
+        let counter = if version >= PLUGIN_SINCE { Some(build_counter()?) } else { None };
+        Ok(Emulator { board, counter })
+    }
+
+    /// Runs a program in `folder`, where its files and its log will lie.
+    ///
+    /// `poll` is called some ten times a second while it runs.
+    ///
+    /// # Errors
+    /// If the emulator does not start or the program is not done after `limit`. A program that ends with another status
+    /// than 0 is no error here: see [`Outcome::succeeded`].
+    pub(crate) fn run(
+        &self,
+        firmware: &Firmware,
+        model: Option<&Path>,
+        arguments: &[String],
+        folder: &Path,
+        limit: Duration,
+        mut poll: impl FnMut(),
+    ) -> Result<Outcome> {
+        let mut child = self.start(firmware, model, arguments, folder)?;
+        let started = Instant::now();
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if started.elapsed() > limit {
+                child.kill()?;
+                child.wait()?;
+                bail!(
+                    "the emulated chip was not done after {} s: it may hang, or the limit is too short",
+                    limit.as_secs()
+                );
+            }
+            poll();
+            sleep(Duration::from_millis(if started.elapsed().as_millis() < 500 { 10 } else { 100 }));
+        };
+        self.outcome(firmware, folder, status)
+    }
+
+    fn start(&self, firmware: &Firmware, model: Option<&Path>, arguments: &[String], folder: &Path) -> Result<Child> {
+        let mut command = Command::new(self.board.emulator);
+        command.current_dir(folder).args(["-machine", self.board.machine]).args(self.board.options);
+        command.args(["-display", "none", "-monitor", "none", "-serial", "none"]);
+        command.arg("-kernel").arg(firmware.path.canonicalize()?);
+        let mut semihosting = "enable=on,target=native,arg=mote".to_owned();
+        for word in arguments {
+            semihosting += &format!(",arg={}", escaped(word));
+        }
+        command.args(["-semihosting-config", &semihosting]);
+        if let Some(model) = model {
+            let (address, _) = firmware.model_region()?;
+            let model = escaped(&model.canonicalize()?.to_string_lossy());
+            command.args(["-device", &format!("loader,file={model},addr={address:#x},force-raw=on")]);
+        }
+        if let Some(counter) = &self.counter {
+            let begin = firmware.code_address("mote_mark_begin")?;
+            let end = firmware.code_address("mote_mark_end")?;
+            let counter = escaped(&counter.to_string_lossy());
+            command.args(["-plugin", &format!("{counter},begin={begin:#x},end={end:#x},out={COUNTS}")]);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(folder.join(LOG))?)
+            .stderr(File::create(folder.join(MESSAGES))?);
+        command.spawn().with_context(|| format!("cannot start {}", self.board.emulator))
+    }
+
+    fn outcome(&self, firmware: &Firmware, folder: &Path, status: ExitStatus) -> Result<Outcome> {
+        let log = firmware.formats.decode(&fs::read(folder.join(LOG))?);
+        let messages = fs::read_to_string(folder.join(MESSAGES))?;
+        if !status.success() && log.is_empty() {
+            bail!("{} failed ({status}): {}", self.board.emulator, messages.trim());
+        }
+        let counts = match &self.counter {
+            Some(_) => {
+                let text = fs::read_to_string(folder.join(COUNTS))?;
+                Some(
+                    text.lines()
+                        .map(str::parse)
+                        .collect::<Result<_, _>>()
+                        .context("the instruction counts are unreadable")?,
+                )
+            }
+            None => None,
+        };
+        Ok(Outcome { success: status.success(), log, counts })
+    }
+}
+
+/// The emulator's major version, if it is installed.
+pub(crate) fn version(emulator: &str) -> Option<u32> {
+    let text = capture(Command::new(emulator).arg("--version")).ok()?;
+    text.split_whitespace().find_map(|word| word.split_once('.')?.0.parse().ok())
+}
+
+fn build_counter() -> Result<PathBuf> {
+    run(Command::new("cargo").current_dir(root()).args(["build", "--quiet", "--locked", "-p", "instruction-counter"]))?;
+    let name = format!("{}instruction_counter{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    Ok(target_dir().join("debug").join(name))
+}
+
+/// A comma separates QEMU's options; two stand for one.
+fn escaped(word: &str) -> String {
+    word.replace(',', ",,")
+}

@@ -1,0 +1,9 @@
+//! One module a verb.
+
+pub(crate) mod demo;
+pub(crate) mod flash;
+pub(crate) mod generate;
+pub(crate) mod inspect;
+pub(crate) mod setup;
+pub(crate) mod test;
+pub(crate) mod training;

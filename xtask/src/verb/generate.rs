@@ -1,0 +1,127 @@
+//! `generate`: pictures from a `.mote` file.
+
+use crate::board::{BOARDS, Board};
+use crate::drawing::{self, Wanted};
+use crate::images::{Samples, write_whole};
+use crate::{UsageError, model_file};
+use anyhow::{Result, anyhow};
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Columns of the grid when all samples have one class.
+const COLUMNS_OF_ONE_CLASS: usize = 8;
+
+/// Arguments of `generate`.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// The .mote file
+    #[arg(long, value_name = "FILE")]
+    model: PathBuf,
+    /// Class to draw; without it, sample I has class I modulo the number of classes
+    #[arg(long, value_name = "N")]
+    class: Option<u16>,
+    /// Seed of the noise: the same seed draws the same pictures everywhere
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// Number of the first sample of this seed
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    sample: u64,
+    /// How many samples; more than one become a grid, classes in columns
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    count: Option<u64>,
+    /// Where to draw: `host`, or an emulated board
+    #[arg(long, default_value = "host", value_parser = place, value_name = "host|qemu-m4|...")]
+    on: Place,
+    /// The PNG to write
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Also write the samples as a NumPy array u8 [count, height, width, channels]
+    #[arg(long, value_name = "FILE")]
+    npy: Option<PathBuf>,
+    /// Also write what drawing on the emulated chip took, as JSON
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+}
+
+/// Where to draw.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Host,
+    Board(&'static Board),
+}
+
+fn place(word: &str) -> Result<Place, String> {
+    if word == "host" {
+        return Ok(Place::Host);
+    }
+    let names: Vec<&str> = BOARDS.iter().map(|board| board.name).collect();
+    let board = BOARDS.iter().find(|board| board.name == word);
+    board.map(Place::Board).ok_or_else(|| format!("possible places are host, {}", names.join(", ")))
+}
+
+/// Draws, and writes what was asked for.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.out.is_none() && arguments.npy.is_none() {
+        return Err(UsageError("nothing to write: give --out FILE.png, --npy FILE.npy or both".into()).into());
+    }
+    let model = model_file::read(&arguments.model)?;
+    let count = arguments.count.unwrap_or(1);
+    let end =
+        arguments.sample.checked_add(count).ok_or_else(|| anyhow!("--sample is too large: use a smaller number"))?;
+    let wanted = Wanted { seed: arguments.seed, samples: arguments.sample..end, class: arguments.class };
+    let samples = match arguments.on {
+        Place::Host if arguments.stats.is_some() => {
+            return Err(UsageError("--stats is about an emulated chip: add --on qemu-m4".into()).into());
+        }
+        Place::Host => drawing::on_host(&model, &wanted)?,
+        Place::Board(board) => draw_on_chip(board, arguments, &wanted)?,
+    };
+    let columns = if arguments.class.is_some() { COLUMNS_OF_ONE_CLASS } else { usize::from(model.classes()) };
+    write(&samples, columns, arguments)
+}
+
+fn draw_on_chip(board: &'static Board, arguments: &Arguments, wanted: &Wanted) -> Result<Samples> {
+    let drawn = drawing::on_chip(board, &arguments.model, wanted)?;
+    let model = model_file::read(&arguments.model)?;
+    let (arena, capacity) = (model.arena_len() as u64, drawn.firmware.arena_capacity()?);
+    let instructions = drawn.instructions.filter(|counts| !counts.is_empty());
+    let mean = instructions.map(|counts| counts.iter().sum::<u64>() / counts.len() as u64);
+    if let Some(line) = drawn.log.first() {
+        println!("{}: {line}", board.name);
+    }
+    match mean {
+        Some(mean) => println!("{}: {mean} instructions an image, counted in the emulator", board.name),
+        None => println!("{}: instructions not counted: that needs QEMU 9 or newer", board.name),
+    }
+    if let Some(path) = &arguments.stats {
+        let stats = json!({
+            "machine": board.machine,
+            "processor": board.processor,
+            "samples": drawn.samples.count(),
+            "seed": wanted.seed,
+            "instructions_per_image": mean,
+            "flash_bytes": drawn.firmware.flash,
+            "ram_bytes": drawn.firmware.ram - capacity + arena,
+            "arena_bytes": arena,
+        });
+        write_whole(path, serde_json::to_string_pretty(&stats)?.as_bytes())?;
+    }
+    Ok(drawn.samples)
+}
+
+fn write(samples: &Samples, columns: usize, arguments: &Arguments) -> Result<()> {
+    if let Some(path) = &arguments.npy {
+        samples.write_npy(path)?;
+        announce(path);
+    }
+    if let Some(path) = &arguments.out {
+        samples.grid(columns.min(samples.count())).write_png(path)?;
+        announce(path);
+    }
+    Ok(())
+}
+
+fn announce(path: &Path) {
+    println!("wrote {}", path.display());
+}

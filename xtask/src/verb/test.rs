@@ -1,0 +1,169 @@
+//! `test` and `ci`: every check and every test, with one closing line.
+
+use super::setup;
+use crate::board::{BOARDS, Board, CORE_TARGETS, QEMU_M4};
+use crate::emulator::{self, Emulator};
+use crate::firmware;
+use crate::places::{firmware_target_dir, root};
+use crate::process::run as run_program;
+use crate::toolchain::embedded_cargo;
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+use mote_core::selftest;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Longest time for the firmware's self-test.
+const SELFTEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// The turns of the self-test's two loops, and the instructions of a turn.
+const LOOP_TURNS: [u64; 2] = [1_000, 3_000];
+const INSTRUCTIONS_A_TURN: u64 = 2;
+/// Instructions around a loop: the markers, and loading its length.
+const AROUND_A_LOOP: u64 = 16;
+
+/// Arguments of `test`.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Run only the checks whose name contains this
+    filter: Option<String>,
+}
+
+/// How many checks passed and failed so far.
+struct Tally<'a> {
+    filter: Option<&'a str>,
+    passed: u32,
+    skipped: u32,
+    failed: Vec<String>,
+}
+
+/// What a check that did not fail says.
+enum Verdict {
+    Passed,
+    /// It cannot run here, for this reason.
+    Skipped(String),
+}
+
+/// Runs everything; the first failures do not stop the rest.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let started = Instant::now();
+    let mut tally = Tally { filter: arguments.filter.as_deref(), passed: 0, skipped: 0, failed: Vec::new() };
+    setup::run(&setup::Arguments::default())?;
+    tally.program("fmt", cargo(&["fmt", "--all", "--check"]));
+    tally.program("fmt firmware", firmware_cargo(&["fmt", "--all", "--check"]));
+    tally.program("clippy", cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"]));
+    let mut doc = cargo(&["doc", "--locked", "--workspace", "--no-deps"]);
+    doc.env("RUSTDOCFLAGS", "-Dwarnings");
+    tally.program("doc", doc);
+    for target in CORE_TARGETS {
+        tally.check(&format!("core for {target}"), || build_core(target));
+    }
+    for board in &BOARDS {
+        tally.check(&format!("firmware for {}", board.target), || build_firmware(board));
+        tally.check(&format!("selftest on {}", board.name), || selftest(board));
+    }
+    tally.program("cargo test", cargo(&["test", "--locked", "--workspace"]));
+    tally.finish(started)
+}
+
+impl Tally<'_> {
+    fn program(&mut self, name: &str, mut command: Command) {
+        self.check(name, || run_program(&mut command).map(|()| Verdict::Passed));
+    }
+
+    fn check(&mut self, name: &str, check: impl FnOnce() -> Result<Verdict>) {
+        if self.filter.is_some_and(|filter| !name.contains(filter)) {
+            return;
+        }
+        let started = Instant::now();
+        println!("--- {name}");
+        let verdict = match check() {
+            Ok(Verdict::Passed) => {
+                self.passed += 1;
+                "ok".to_owned()
+            }
+            Ok(Verdict::Skipped(reason)) => {
+                self.skipped += 1;
+                format!("SKIPPED: {reason}")
+            }
+            Err(error) => {
+                self.failed.push(name.to_owned());
+                format!("FAILED: {error:#}")
+            }
+        };
+        println!("--- {name}: {verdict} ({:.0} s)", started.elapsed().as_secs_f64());
+    }
+
+    fn finish(self, started: Instant) -> Result<()> {
+        if let Some(filter) = self.filter.filter(|_| self.passed + self.skipped == 0 && self.failed.is_empty()) {
+            bail!("no check's name contains {filter}: leave the filter out to see them all");
+        }
+        let (passed, failed, skipped) = (self.passed, self.failed.len(), self.skipped);
+        println!("total time {:.0} s", started.elapsed().as_secs_f64());
+        println!(
+            "{passed} passed, {failed} failed{}",
+            if skipped > 0 { format!(", {skipped} skipped") } else { String::new() }
+        );
+        if failed > 0 {
+            bail!("failed: {}: see their messages above", self.failed.join(", "));
+        }
+        Ok(())
+    }
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(root()).args(arguments);
+    command
+}
+
+fn firmware_cargo(arguments: &[&str]) -> Command {
+    let mut command = cargo(arguments);
+    command.current_dir(root().join("firmware"));
+    command
+}
+
+fn build_core(target: &str) -> Result<Verdict> {
+    let mut command = embedded_cargo(target)?;
+    command.current_dir(root()).args(["build", "--quiet", "--locked", "-p", "mote-core", "--target", target]);
+    run_program(command.arg("--target-dir").arg(firmware_target_dir()))?;
+    Ok(Verdict::Passed)
+}
+
+fn build_firmware(board: &Board) -> Result<Verdict> {
+    let firmware = firmware::build(board, "generate")?;
+    println!("flash {} bytes, RAM {} bytes", firmware.flash, firmware.ram);
+    Ok(Verdict::Passed)
+}
+
+/// The chip computes the host's bits, and the instruction counter counts what runs.
+fn selftest(board: &'static Board) -> Result<Verdict> {
+    if emulator::version(board.emulator).is_none() && *board != QEMU_M4 {
+        return Ok(Verdict::Skipped(format!("{} is not installed", board.emulator)));
+    }
+    let host = selftest::run().map_err(|error| anyhow!("the host itself fails: {error:?}"))?;
+    let firmware = firmware::build(board, "selftest")?;
+    let folder = tempfile::tempdir()?;
+    let outcome = Emulator::new(board)?.run(&firmware, None, &[], folder.path(), SELFTEST_LIMIT, || ())?.succeeded()?;
+    println!("{}: {}", board.processor, outcome.log.join("; "));
+    let expected = format!("info: PASS {host:08x}");
+    if !outcome.log.contains(&expected) {
+        bail!("the chip's log lacks the line `{expected}`");
+    }
+    match outcome.counts {
+        None => println!("instructions not counted: that needs QEMU 9 or newer"),
+        Some(counts) => check_counts(&counts)?,
+    }
+    Ok(Verdict::Passed)
+}
+
+fn check_counts(counts: &[u64]) -> Result<()> {
+    let exact = |(&count, turns): (&u64, u64)| {
+        let in_loop = INSTRUCTIONS_A_TURN * turns;
+        (in_loop..in_loop + AROUND_A_LOOP).contains(&count)
+    };
+    if counts.len() != LOOP_TURNS.len() || !counts.iter().zip(LOOP_TURNS).all(exact) {
+        bail!("loops of {LOOP_TURNS:?} turns of {INSTRUCTIONS_A_TURN} instructions were counted as {counts:?}");
+    }
+    Ok(())
+}
