@@ -49,12 +49,12 @@ pub struct Split<'a> {
 #[non_exhaustive]
 pub enum DatasetError {
     /// The folder is missing or cannot be listed.
-    #[error("cannot read the data folder {}: {source}; give a folder with one sub-folder of PNG or JPEG images a class", path.display())]
+    #[error("cannot read the data folder {}: {cause}; give a folder with one sub-folder of PNG or JPEG images a class", path.display())]
     Folder {
         /// The folder asked for.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The folder has no sub-folders, or more than 256.
     #[error("{} has {found} sub-folders; a data folder has one sub-folder a class, 1 to 256 of them", path.display())]
@@ -73,12 +73,12 @@ pub enum DatasetError {
         found: usize,
     },
     /// A file cannot be decoded.
-    #[error("cannot decode {}: {source}; replace or remove this file", path.display())]
+    #[error("cannot decode {}: {cause}; replace or remove this file", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the decoder said.
-        source: image::ImageError,
+        cause: image::ImageError,
     },
     /// A file's size differs from the first file's.
     #[error("{} is {}x{} pixels, but {} is {}x{}; make all images one size", path.display(), size.0, size.1, first.display(), first_size.0, first_size.1)]

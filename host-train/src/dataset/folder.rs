@@ -51,7 +51,7 @@ pub fn folder(path: &Path, multiple: u32) -> Result<Dataset, DatasetError> {
 
 /// The entries of a folder whose names do not begin with a dot, sorted by name.
 fn list(path: &Path) -> Result<Vec<PathBuf>, DatasetError> {
-    let error = |source| DatasetError::Folder { path: path.to_owned(), source };
+    let error = |cause| DatasetError::Folder { path: path.to_owned(), cause };
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(path).map_err(error)? {
         let entry = entry.map_err(error)?;
@@ -69,9 +69,9 @@ fn is_image(path: &Path) -> bool {
 }
 
 fn decode(path: &Path) -> Result<image::DynamicImage, DatasetError> {
-    let error = |source| DatasetError::Unreadable { path: path.to_owned(), source };
+    let error = |cause| DatasetError::Unreadable { path: path.to_owned(), cause };
     let reader = image::ImageReader::open(path).and_then(|reader| reader.with_guessed_format());
-    reader.map_err(|source| error(source.into()))?.decode().map_err(error)
+    reader.map_err(|cause| error(cause.into()))?.decode().map_err(error)
 }
 
 /// Bytes `[height, width, 1 or 3]` over a white ground.

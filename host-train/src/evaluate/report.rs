@@ -167,7 +167,9 @@ pub fn report(inputs: &Inputs<'_>, scorer: &Scorer, progress: impl Fn(usize, usi
     let chip_equals_host = chip.as_ref().map(|(samples, stats)| (stats.machine.clone(), samples.len()));
     let sections: Vec<Section<'_>> =
         entries.iter().map(|(column, samples)| Section { label: column.label(), samples }).collect();
-    let foot = format!("seed {SAMPLING_SEED}; below the real images, one place is one noise in every section");
+    let foot = format!(
+        "seed {SAMPLING_SEED}; below the real images, the same place is the same starting noise in every section"
+    );
     let picture = sheet(&inputs.dataset.class_names, &sections, SHEET_ROWS, &foot)?;
     files::write_atomically(&inputs.run.join("sheet.png"), &picture.to_png()?)?;
 
@@ -213,7 +215,7 @@ impl Column {
 
     /// Lines beside the column's section of the contact sheet.
     fn label(&self) -> Vec<String> {
-        let steps = self.steps.map(|steps| format!("{steps} steps"));
+        let steps = self.steps.map(|steps| format!("{steps} step{}", if steps == 1 { "" } else { "s" }));
         let accuracy = format!("{:.0} % judged right", 100.0 * self.score.accuracy);
         [Some(self.name.clone()), steps, Some(accuracy)].into_iter().flatten().collect()
     }

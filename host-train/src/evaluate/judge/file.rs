@@ -19,7 +19,7 @@ const METADATA_KEY: &str = "judge";
 #[non_exhaustive]
 pub enum JudgeError {
     /// Not safetensors, or damaged.
-    #[error("not a readable safetensors file: {0}")]
+    #[error("not a readable safetensors file")]
     Safetensors(#[from] safetensors::SafeTensorError),
     /// Safetensors, but made by something else.
     #[error("not a judge: its metadata has no usable `{METADATA_KEY}` entry; make one with `mote-train judge --train`")]
