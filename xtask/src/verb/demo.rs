@@ -17,6 +17,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::slice::from_ref;
 use std::time::Instant;
 
 /// Where the stamps are kept, in the run's folder.
@@ -48,15 +49,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     demo.always("setup", || setup::run(&setup::Arguments { minimal: true }))?;
     demo.always("build the training program and the firmware", || {
-        run_program(&mut Command::new("cargo").current_dir(root()).args(["build", "--locked", "-p", "mote-train"]))?;
+        run_program(Command::new("cargo").current_dir(root()).args(["build", "--locked", "-p", "mote-train"]))?;
         firmware::build(&QEMU_M4, "generate").map(drop)
     })?;
     let data = [root().join("host-train/data"), root().join("host-train/presets")];
     let mut train = demo.mote_train("train");
     train.args(["--preset", &arguments.preset]);
     demo.stage("train", &data, &[&teacher], train)?;
-    demo.stage("distill", &[teacher.clone()], &[&student], demo.mote_train("distill"))?;
-    demo.stage("quantize", &[student.clone()], &[&model], demo.mote_train("quantize"))?;
+    demo.stage("distill", from_ref(&teacher), &[&student], demo.mote_train("distill"))?;
+    demo.stage("quantize", from_ref(&student), &[&model], demo.mote_train("quantize"))?;
     let firmware = firmware::build(&QEMU_M4, "generate")?.path;
     let draw = demo.draw(arguments.samples, &model, &chip, &stats)?;
     demo.stage("draw on the emulated chip", &[model.clone(), firmware], &[&chip, &stats], draw)?;

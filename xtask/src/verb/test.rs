@@ -2,14 +2,17 @@
 
 use super::setup;
 use crate::board::{BOARDS, Board, CORE_TARGETS, QEMU_M4};
+use crate::drawing::{self, Wanted};
 use crate::emulator::{self, Emulator};
-use crate::firmware;
+use crate::images::write_whole;
 use crate::places::{firmware_target_dir, root};
 use crate::process::run as run_program;
 use crate::toolchain::embedded_cargo;
-use anyhow::{Result, anyhow, bail};
+use crate::{firmware, model_file};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use mote_core::selftest;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -21,6 +24,12 @@ const LOOP_TURNS: [u64; 2] = [1_000, 3_000];
 const INSTRUCTIONS_A_TURN: u64 = 2;
 /// Instructions around a loop: the markers, and loading its length.
 const AROUND_A_LOOP: u64 = 16;
+
+/// The model whose pictures are compared, once there is one, and with how many seeds.
+const RELEASED_MODEL: &str = "firmware/models/demo.mote";
+const SEEDS: u64 = 20;
+/// Seeds for the self-test's model.
+const SEEDS_OF_SMALL_MODEL: u64 = 3;
 
 /// Arguments of `test`.
 #[derive(Args)]
@@ -61,6 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for board in &BOARDS {
         tally.check(&format!("firmware for {}", board.target), || build_firmware(board));
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
+        tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
     }
     tally.program("cargo test", cargo(&["test", "--locked", "--workspace"]));
     tally.finish(started)
@@ -136,10 +146,52 @@ fn build_firmware(board: &Board) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// The chip draws the host's bytes: some seeds, all classes.
+fn same_pictures(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let folder = tempfile::tempdir()?;
+    let released = root().join(RELEASED_MODEL);
+    let (path, seeds) = if *board == QEMU_M4 && released.exists() {
+        (released, SEEDS)
+    } else {
+        (small_model(folder.path())?, SEEDS_OF_SMALL_MODEL)
+    };
+    let model = model_file::read(&path)?;
+    for seed in 0..seeds {
+        let wanted = Wanted { seed, samples: 0..u64::from(model.classes()), class: None };
+        let chip = drawing::on_chip(board, &path, &wanted)?;
+        if chip.samples != drawing::on_host(&model, &wanted)? {
+            bail!("seed {seed} of {}: the chip's pixels differ from the host's", model.name());
+        }
+    }
+    println!("{}: {seeds} seeds, {} classes, the same bytes", model.name(), model.classes());
+    Ok(Verdict::Passed)
+}
+
+/// The model of the self-test, as a file.
+fn small_model(folder: &Path) -> Result<PathBuf> {
+    let mut file = [0; 4096];
+    let model = selftest::write_model(&mut file).context("the self-test's model cannot be written")?;
+    let path = folder.join("small.mote");
+    write_whole(&path, model.bytes())?;
+    Ok(path)
+}
+
+fn is_here(board: &Board) -> bool {
+    // Without the first board's emulator the checks fail, not only skip.
+    *board == QEMU_M4 || emulator::version(board.emulator).is_some()
+}
+
+fn not_installed(board: &Board) -> Verdict {
+    Verdict::Skipped(format!("{} is not installed", board.emulator))
+}
+
 /// The chip computes the host's bits, and the instruction counter counts what runs.
 fn selftest(board: &'static Board) -> Result<Verdict> {
-    if emulator::version(board.emulator).is_none() && *board != QEMU_M4 {
-        return Ok(Verdict::Skipped(format!("{} is not installed", board.emulator)));
+    if !is_here(board) {
+        return Ok(not_installed(board));
     }
     let host = selftest::run().map_err(|error| anyhow!("the host itself fails: {error:?}"))?;
     let firmware = firmware::build(board, "selftest")?;

@@ -16,6 +16,17 @@ use std::process::Command;
 const COMPILER_PACKAGES: &str = "rustc-web cargo-web rust-web-src libstd-rust-web-dev lld-22";
 /// The emulator; qemu-utils because an older one would be in the way.
 const EMULATOR_PACKAGES: &str = "qemu-system-arm qemu-system-misc qemu-utils";
+/// Adds the backports of Debian 12, which lie on the same server as the release: its sources are one file of paragraphs, or
+/// in older installations one file of lines.
+const ADD_BACKPORTS: &str = r#"new=/etc/apt/sources.list.d/bookworm-backports
+if grep -qrs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d; then
+  :
+elif test -e /etc/apt/sources.list.d/debian.sources; then
+  awk 'BEGIN{RS=""} NR==1' /etc/apt/sources.list.d/debian.sources |
+    sed '/^#/d;s/^Suites:.*/Suites: bookworm-backports/' > $new.sources
+else
+  sed -n 's/^\(deb .*\) bookworm main.*/\1 bookworm-backports main/p' /etc/apt/sources.list | head -n 1 > $new.list
+fi"#;
 /// Where Debian's compiler lies.
 const PREFIX: &str = "/usr";
 const VENDORED: &str = "/usr/lib/rustlib/src/rust/library/vendor";
@@ -69,13 +80,7 @@ fn packages_script(compiler: bool, emulator: bool) -> String {
     let bookworm = fs::read_to_string("/etc/os-release").is_ok_and(|text| text.contains("VERSION_CODENAME=bookworm"));
     if emulator && bookworm {
         // Debian 12's own QEMU is 7.2. The backports lie on the same server as the release.
-        script.push(
-            "test -e /etc/apt/sources.list.d/bookworm-backports.sources || \
-             awk 'BEGIN{RS=\"\"} NR==1' /etc/apt/sources.list.d/debian.sources \
-             | sed '/^#/d;s/^Suites:.*/Suites: bookworm-backports/' \
-             > /etc/apt/sources.list.d/bookworm-backports.sources"
-                .to_owned(),
-        );
+        script.push(ADD_BACKPORTS.to_owned());
     }
     script.push("apt-get update".to_owned());
     if compiler {
