@@ -3,5 +3,5 @@
 mod conv;
 mod group_norm;
 
-pub use conv::{ConvShape, ConvWeights, Destination, conv};
+pub use conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, conv, weight_index};
 pub use group_norm::{Affine, NormInput, SILU_TABLE_LEN, group_norm_silu};
