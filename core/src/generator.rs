@@ -325,10 +325,12 @@ fn advance(row: &Row, x: i16, x0: i16, x0_prev: i16, z: i16) -> i16 {
 }
 
 fn run_conv<I: Activation, O: Activation>(arena: &mut [u8], op: &ConvOp<'_>, input: &Tensor, output: &Tensor) {
-    let (source, target) = split(arena, input, output);
+    let (tensors, scratch) = arena.split_at_mut(arena.len() - op.shape.scratch_len());
+    let scratch = bytemuck::cast_slice_mut(scratch);
+    let (source, target) = split(tensors, input, output);
     let source: &[I] = bytemuck::cast_slice(source);
     let target: &mut [O] = bytemuck::cast_slice_mut(target);
-    conv(&op.shape, &op.constants, source, input.zero, target, output.zero, op.destination);
+    conv(&op.shape, &op.constants, source, input.zero, target, output.zero, op.destination, scratch);
 }
 
 fn view<'t>(arena: &'t [u8], tensor: &Tensor) -> &'t [i16] {

@@ -21,7 +21,7 @@
 //! # }
 //! ```
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod format;
 mod generator;

@@ -5,7 +5,7 @@
 mod check;
 
 use crate::format::{self, header, op, read_i16, read_u16, read_u32, row, tensor};
-use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, SILU_TABLE_LEN};
+use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, SILU_TABLE_LEN, weight_index};
 use crate::view::{I16Pairs, I32s};
 
 pub use check::ParseError;
@@ -145,6 +145,13 @@ pub struct NormPart {
     pub epsilon_q8: u32,
 }
 
+impl ConvOp<'_> {
+    /// The weight of output channel `channel` for window element `tap` (kernel row, kernel column, input channel).
+    pub fn weight(&self, channel: usize, tap: usize) -> i8 {
+        self.constants.weights[weight_index(self.shape.padded_taps(), channel, tap)]
+    }
+}
+
 impl<'a> NormOp<'a> {
     /// The affine part for the `condition`-th (row, class) pair, `row * classes + class`.
     pub fn affine(&self, condition: usize) -> Affine<'a> {
@@ -280,7 +287,7 @@ impl<'a> Model<'a> {
     fn conv(&self, record: &[u8]) -> ConvOp<'a> {
         let shape = self.conv_shape(record);
         let constants = ConvWeights {
-            weights: bytemuck::cast_slice(self.at(record, op::DATA_AT, shape.channels_out * shape.taps())),
+            weights: bytemuck::cast_slice(self.at(record, op::DATA_AT, shape.packed_len())),
             bias: I32s::new(self.at(record, op::BIAS_AT, 4 * shape.channels_out)),
             multipliers: I32s::new(self.at(record, op::MULTIPLIERS_AT, 4 * shape.channels_out)),
         };

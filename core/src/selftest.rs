@@ -35,7 +35,7 @@ pub enum SelftestError {
 /// CRC-32 of the first 1000 normals of seed 1, sample 2, little-endian.
 const NORMALS: u32 = 0x4b62_5f9c;
 
-/// Runs everything; about 10 kB of stack.
+/// Runs everything; about 16 kB of stack.
 ///
 /// # Errors
 /// [`SelftestError`] names the first part that differs.
@@ -65,7 +65,7 @@ const SIDE: u16 = 6;
 fn samples() -> Option<u32> {
     let mut file = [0; 4096];
     let model = write_model(&mut file)?;
-    let mut arena = Arena::<2048>::new();
+    let mut arena = Arena::<8192>::new();
     let mut generator = Generator::new(&model, &mut arena.0).ok()?;
     let mut pixels = [0; 8 * (SIDE * SIDE) as usize];
     for (index, sample) in pixels.chunks_exact_mut((SIDE * SIDE) as usize).enumerate() {
@@ -174,7 +174,7 @@ mod tests {
     fn the_samples_are_not_flat() {
         let mut file = [0; 4096];
         let model = write_model(&mut file).unwrap();
-        let mut arena = Arena::<2048>::new();
+        let mut arena = Arena::<8192>::new();
         let mut generator = Generator::new(&model, &mut arena.0).unwrap();
         generator.start(Request::default()).unwrap();
         generator.finish();

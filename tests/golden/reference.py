@@ -83,7 +83,9 @@ def convolution(model, op, values):
     (_, h_in, w_in, c_in, *_), (_, h_out, w_out, c_out, *_) = model.tensors[source], model.tensors[target]
     zero_in, zero_out = model.tensors[source][6], model.tensors[target][6]
     taps = kernel * kernel * c_in
-    weights = struct.unpack_from(f"<{c_out * taps}b", model.data, weights_at)
+    padded = (taps + 3) // 4 * 4
+    packed = struct.unpack_from(f"<{(c_out + 3) // 4 * 4 * padded}b", model.data, weights_at)
+    weights = [packed[((o // 4 * (padded // 4) + k // 4) * 4 + o % 4) * 4 + k % 4] for o in range(c_out) for k in range(taps)]
     bias = struct.unpack_from(f"<{c_out}i", model.data, bias_at)
     multipliers = struct.unpack_from(f"<{c_out}i", model.data, multipliers_at)
     x, old, out = values[source], values.get(target), []

@@ -96,7 +96,7 @@ fn an_arena_one_byte_too_small_is_refused_and_the_exact_one_serves() {
     let file = small_file();
     let model = Model::parse(&file).unwrap();
     let needed = model.arena_len();
-    let mut arena = Arena::<4096>::new();
+    let mut arena = Arena::<8192>::new();
     let error = Generator::new(&model, &mut arena.0[..needed - 1]).unwrap_err();
     assert_eq!(error, ArenaError::TooSmall { len: needed - 1, needed });
     assert_eq!(Generator::new(&model, &mut arena.0[1..]).unwrap_err(), ArenaError::Misaligned);
@@ -109,7 +109,7 @@ fn an_arena_one_byte_too_small_is_refused_and_the_exact_one_serves() {
 fn requests_outside_the_model_are_refused_and_harm_nothing() {
     let file = small_file();
     let model = Model::parse(&file).unwrap();
-    let mut arena = Arena::<4096>::new();
+    let mut arena = Arena::<8192>::new();
     let mut generator = Generator::new(&model, &mut arena.0).unwrap();
     generator.start(Request::default()).unwrap();
     generator.step();
@@ -128,7 +128,7 @@ fn requests_outside_the_model_are_refused_and_harm_nothing() {
 fn image_to_image_begins_at_the_picture() {
     let file = small_file();
     let model = Model::parse(&file).unwrap();
-    let mut arena = Arena::<4096>::new();
+    let mut arena = Arena::<8192>::new();
     let mut generator = Generator::new(&model, &mut arena.0).unwrap();
     let picture: Vec<u8> = (0..36).map(|i| i * 7).collect();
     generator.start_from(Request { first_row: 1, ..Request::default() }, &picture).unwrap();

@@ -1,7 +1,7 @@
 //! Writing a `.mote` file into a caller's buffer.
 
 use super::{HEADER_LEN, MAGIC, NO_TENSOR, OP_LEN, ROW_LEN, TENSOR_LEN, VERSION, header, op, row, tensor};
-use crate::kernel::SILU_TABLE_LEN;
+use crate::kernel::{ConvShape, Destination, SILU_TABLE_LEN, weight_index};
 use crate::model::{Element, Model, NormPart, ParseError, Row, Tensor};
 
 /// Everything that a file holds.
@@ -25,7 +25,7 @@ pub struct Spec<'a> {
     pub ops: &'a [OpSpec<'a>],
 }
 
-/// One operation and its constants; shapes come from the tensors.
+/// One operation and its constants; shapes come from the tensors. A constant that is missing is written as zero.
 #[derive(Clone, Copy, Debug)]
 pub enum OpSpec<'a> {
     /// A convolution; see [`crate::kernel::ConvWeights`] for the layouts.
@@ -41,7 +41,7 @@ pub enum OpSpec<'a> {
         /// 1 or 2.
         upsample: u8,
         /// What happens to the output's content.
-        destination: crate::kernel::Destination,
+        destination: Destination,
         /// `[channels_out][kernel][kernel][channels_in]`.
         weights: &'a [i8],
         /// `[channels_out]`.
@@ -105,11 +105,26 @@ impl core::fmt::Display for EmitError {
 impl core::error::Error for EmitError {}
 
 impl OpSpec<'_> {
-    /// Bytes of the constants, each array padded to a multiple of 4.
-    fn data_len(&self) -> usize {
+    /// The convolution's geometry; `None` for another operation or a tensor that does not exist.
+    fn conv_shape(&self, tensors: &[Tensor]) -> Option<ConvShape> {
+        let OpSpec::Conv { input, output, kernel, stride, upsample, .. } = *self else { return None };
+        let (input, output) = (tensors.get(input as usize)?, tensors.get(output as usize)?);
+        Some(ConvShape {
+            input: [input.height, input.width],
+            channels_in: input.channels,
+            output: [output.height, output.width],
+            channels_out: output.channels,
+            kernel: kernel as usize,
+            stride: stride as usize,
+            upsample: upsample as usize,
+        })
+    }
+
+    /// Bytes of the constants, each array a multiple of 4.
+    fn data_len(&self, tensors: &[Tensor]) -> usize {
         match self {
-            OpSpec::Conv { weights, bias, multipliers, .. } => {
-                weights.len().next_multiple_of(4) + 4 * (bias.len() + multipliers.len())
+            OpSpec::Conv { .. } => {
+                self.conv_shape(tensors).map_or(0, |shape| shape.packed_len() + 8 * shape.channels_out)
             }
             OpSpec::GroupNormSilu { affine, .. } => 4 * affine.len() + SILU_TABLE_LEN,
         }
@@ -119,7 +134,7 @@ impl OpSpec<'_> {
 /// Bytes of the file that [`emit`] writes.
 pub fn emitted_len(spec: &Spec<'_>) -> usize {
     let records = TENSOR_LEN * spec.tensors.len() + OP_LEN * spec.ops.len() + ROW_LEN * spec.rows.len();
-    let data: usize = spec.ops.iter().map(OpSpec::data_len).sum();
+    let data: usize = spec.ops.iter().map(|op| op.data_len(spec.tensors)).sum();
     HEADER_LEN + records + spec.name.len().next_multiple_of(4) + data
 }
 
@@ -150,8 +165,8 @@ pub fn emit<'b>(spec: &Spec<'_>, buffer: &'b mut [u8]) -> Result<Model<'b>, Emit
     let mut data_at = name_at + spec.name.len().next_multiple_of(4);
     for (index, op) in spec.ops.iter().enumerate() {
         let (records, data) = out.split_at_mut(data_at);
-        write_op(&mut records[ops_at + OP_LEN * index..][..OP_LEN], op, data_at, data);
-        data_at += op.data_len();
+        write_op(&mut records[ops_at + OP_LEN * index..][..OP_LEN], op, spec.tensors, data_at, data);
+        data_at += op.data_len(spec.tensors);
     }
     let checksum = super::checksum(&out[super::CHECKED_FROM..]);
     put(out, header::CHECKSUM, checksum.to_le_bytes());
@@ -167,7 +182,9 @@ fn small(what: &'static str, count: usize) -> Result<[u8; 2], EmitError> {
 }
 
 fn write_header(out: &mut [u8], spec: &Spec<'_>, tables: [usize; 4]) -> Result<(), EmitError> {
-    let arena_len = spec.tensors.iter().map(|t| t.range().end).max().unwrap_or(0);
+    let tensors_end = spec.tensors.iter().map(|t| t.range().end).max().unwrap_or(0);
+    let shapes = spec.ops.iter().filter_map(|op| op.conv_shape(spec.tensors));
+    let arena_len = tensors_end.next_multiple_of(4) + shapes.map(|shape| shape.scratch_len()).max().unwrap_or(0);
     put(out, header::MAGIC, MAGIC);
     put(out, header::VERSION, VERSION.to_le_bytes());
     put(out, header::FILE_LEN, (out.len() as u32).to_le_bytes());
@@ -211,25 +228,33 @@ fn write_row(record: &mut [u8], r: &Row) {
     put(record, row::TIMESTEP, r.timestep.to_le_bytes());
 }
 
-fn write_op(record: &mut [u8], spec: &OpSpec<'_>, data_at: usize, data: &mut [u8]) {
+fn write_op(record: &mut [u8], spec: &OpSpec<'_>, tensors: &[Tensor], data_at: usize, data: &mut [u8]) {
     match *spec {
         OpSpec::Conv { input, output, kernel, stride, upsample, destination, weights, bias, multipliers } => {
-            let bias_at = weights.len().next_multiple_of(4);
-            let multipliers_at = bias_at + 4 * bias.len();
+            // Without a shape the record names a tensor that does not exist, which parsing reports.
+            let Some(shape) = spec.conv_shape(tensors) else { return put(record, op::INPUT, input.to_le_bytes()) };
+            let bias_at = shape.packed_len();
+            let multipliers_at = bias_at + 4 * shape.channels_out;
             record[op::KIND] = 0;
             record[op::KERNEL] = kernel;
             record[op::STRIDE] = stride;
             record[op::UPSAMPLE] = upsample;
-            record[op::ACCUMULATE] = (destination == crate::kernel::Destination::Accumulate) as u8;
+            record[op::ACCUMULATE] = (destination == Destination::Accumulate) as u8;
             put(record, op::INPUT, input.to_le_bytes());
             put(record, op::SECOND, NO_TENSOR.to_le_bytes());
             put(record, op::OUTPUT, output.to_le_bytes());
             put(record, op::DATA_AT, (data_at as u32).to_le_bytes());
             put(record, op::BIAS_AT, ((data_at + bias_at) as u32).to_le_bytes());
             put(record, op::MULTIPLIERS_AT, ((data_at + multipliers_at) as u32).to_le_bytes());
-            data[..weights.len()].copy_from_slice(bytemuck::cast_slice(weights));
-            for (i, value) in bias.iter().chain(multipliers).enumerate() {
-                put(data, bias_at + 4 * i, value.to_le_bytes());
+            for (channel, weights) in weights.chunks_exact(shape.taps()).take(shape.channels_out).enumerate() {
+                for (tap, &weight) in weights.iter().enumerate() {
+                    data[weight_index(shape.padded_taps(), channel, tap)] = weight as u8;
+                }
+            }
+            for (values, at) in [(bias, bias_at), (multipliers, multipliers_at)] {
+                for (i, value) in values.iter().take(shape.channels_out).enumerate() {
+                    put(data, at + 4 * i, value.to_le_bytes());
+                }
             }
         }
         OpSpec::GroupNormSilu { input, second, output, gain_bits, bias_bits, conditioned, affine, table } => {

@@ -1,10 +1,17 @@
-//! Reference convolution: direct loops over height x width x channels.
+//! Convolution: each output pixel's window is gathered once, then multiplied with four output channels at a time.
 //!
 //! A 1x1 kernel on a 1x1 image is a linear layer; `upsample = 2` reads a nearest-neighbor enlargement that is never
 //! stored; [`Destination::Accumulate`] adds the result to what the output holds, which is a residual connection.
 
 use crate::quant::{Activation, requantize};
 use crate::view::I32s;
+
+/// Output channels that share one pass over a window.
+pub const BLOCK: usize = 4;
+/// Window elements whose weights lie together for one channel.
+pub const QUAD: usize = 4;
+/// Scratch that a faster kernel may spend on gathered windows, in bytes.
+const WINDOW_BUDGET: usize = 8192;
 
 /// The geometry of one convolution, channels last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +33,30 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
-    /// Weights of one output channel.
+    /// Weights of one output channel: the elements of a window.
     pub fn taps(&self) -> usize {
         self.kernel * self.kernel * self.channels_in
+    }
+
+    /// Elements of a window, padded with zeros to whole quads.
+    pub fn padded_taps(&self) -> usize {
+        self.taps().next_multiple_of(QUAD)
+    }
+
+    /// Bytes of the packed weights: see [`weight_index`].
+    pub fn packed_len(&self) -> usize {
+        self.channels_out.next_multiple_of(BLOCK) * self.padded_taps()
+    }
+
+    /// Output pixels whose windows are gathered together: even, so that a kernel may take them in pairs.
+    pub fn pixels_a_pass(&self) -> usize {
+        let pixels = (self.output[0] * self.output[1]).next_multiple_of(2);
+        (WINDOW_BUDGET / (4 * self.padded_taps()) * 2).clamp(2, pixels)
+    }
+
+    /// Bytes of scratch that every kernel for this shape gets: one block of weights and a pass of windows, in i16.
+    pub fn scratch_len(&self) -> usize {
+        2 * self.padded_taps() * (BLOCK + self.pixels_a_pass())
     }
 
     /// Multiply-accumulates, padding counted.
@@ -42,10 +70,19 @@ impl ConvShape {
     }
 }
 
+/// Where the weight of output channel `channel` for window element `tap` lies among the packed weights.
+///
+/// Order: blocks of 4 output channels; in a block, quads of window elements; in a quad, the 4 channels; for each, the quad's
+/// 4 weights. Window elements are in the order kernel row, kernel column, input channel. What is padded is zero.
+pub fn weight_index(padded_taps: usize, channel: usize, tap: usize) -> usize {
+    let quad = channel / BLOCK * (padded_taps / QUAD) + tap / QUAD;
+    (quad * BLOCK + channel % BLOCK) * QUAD + tap % QUAD
+}
+
 /// The constants of one convolution.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvWeights<'a> {
-    /// `[channels_out][kernel][kernel][channels_in]`, symmetric around zero.
+    /// Symmetric around zero, packed in the order of [`weight_index`].
     pub weights: &'a [i8],
     /// One a channel, in accumulator units, the input's zero point already folded in.
     pub bias: I32s<'a>,
@@ -64,8 +101,9 @@ pub enum Destination {
 
 /// `output = saturate(zero_out + requantize(bias + sum(input * weights)))`, or with the old output in `zero_out`'s place.
 ///
-/// `zero_in` is what padding holds: the input's zero point. No overflow: parse checks for every output channel that
-/// `|bias| + max|input| * sum|weights|` fits an `i32`.
+/// `zero_in` is what padding holds: the input's zero point. `scratch` has [`ConvShape::scratch_len`] bytes. No overflow:
+/// parse checks for every output channel that `|bias| + max|input| * sum|weights|` fits an `i32`.
+#[expect(clippy::too_many_arguments, reason = "two tensors, each with its zero point, and the constants")]
 pub fn conv<I: Activation, O: Activation>(
     shape: &ConvShape,
     constants: &ConvWeights<'_>,
@@ -74,53 +112,76 @@ pub fn conv<I: Activation, O: Activation>(
     output: &mut [O],
     zero_out: i32,
     destination: Destination,
+    scratch: &mut [i16],
 ) {
-    let pixels = output.chunks_exact_mut(shape.channels_out);
-    for (index, pixel) in pixels.enumerate() {
-        let window = Window::at(shape, index / shape.output[1], index % shape.output[1]);
-        for (channel, out) in pixel.iter_mut().enumerate() {
-            let weights = &constants.weights[channel * shape.taps()..][..shape.taps()];
-            let acc = constants.bias.get(channel) + window.dot(shape, input, zero_in, weights);
-            let base = match destination {
-                Destination::Overwrite => zero_out,
-                Destination::Accumulate => out.widen(),
-            };
-            *out = O::saturate(base + requantize(acc, constants.multipliers.get(channel)));
+    let taps = shape.padded_taps();
+    let window = &mut scratch[..taps];
+    for (index, pixel) in output.chunks_exact_mut(shape.channels_out).enumerate() {
+        gather(shape, index, input, zero_in, window);
+        let blocks = constants.weights.chunks_exact(taps * BLOCK);
+        for (block, (outputs, weights)) in pixel.chunks_mut(BLOCK).zip(blocks).enumerate() {
+            let sums = dot(window, weights);
+            for (lane, (out, sum)) in outputs.iter_mut().zip(sums).enumerate() {
+                let channel = block * BLOCK + lane;
+                *out = finish(constants, channel, sum, *out, zero_out, destination);
+            }
         }
     }
 }
 
-/// The input positions under the kernel for one output pixel; `None` is padding.
-struct Window {
-    rows: [Option<usize>; 3],
-    columns: [Option<usize>; 3],
+/// The stored value of one output.
+#[inline(always)]
+pub(super) fn finish<O: Activation>(
+    constants: &ConvWeights<'_>,
+    channel: usize,
+    sum: i32,
+    old: O,
+    zero_out: i32,
+    destination: Destination,
+) -> O {
+    let base = match destination {
+        Destination::Overwrite => zero_out,
+        Destination::Accumulate => old.widen(),
+    };
+    O::saturate(base + requantize(constants.bias.get(channel) + sum, constants.multipliers.get(channel)))
 }
 
-impl Window {
-    fn at(shape: &ConvShape, row: usize, column: usize) -> Self {
-        let positions = |output: usize, side: usize| {
-            core::array::from_fn(|tap| {
-                let enlarged = (output * shape.stride + tap).checked_sub(shape.kernel / 2)?;
-                (tap < shape.kernel && enlarged < side * shape.upsample).then_some(enlarged / shape.upsample)
-            })
-        };
-        Window { rows: positions(row, shape.input[0]), columns: positions(column, shape.input[1]) }
-    }
-
-    fn dot<I: Activation>(&self, shape: &ConvShape, input: &[I], zero_in: i32, weights: &[i8]) -> i32 {
-        let mut acc = 0;
-        for (tap, weights) in weights.chunks_exact(shape.channels_in).enumerate() {
-            acc += match (self.rows[tap / shape.kernel], self.columns[tap % shape.kernel]) {
-                (Some(row), Some(column)) => {
-                    let at = (row * shape.input[1] + column) * shape.channels_in;
-                    let pixel = &input[at..][..shape.channels_in];
-                    pixel.iter().zip(weights).map(|(&x, &w)| x.widen() * w as i32).sum()
-                }
-                _ => zero_in * weights.iter().map(|&w| w as i32).sum::<i32>(),
-            };
+/// Sums of products of a window with each of four channels' weights.
+fn dot(window: &[i16], weights: &[i8]) -> [i32; BLOCK] {
+    let mut sums = [0; BLOCK];
+    for (x, quads) in window.as_chunks::<QUAD>().0.iter().zip(weights.as_chunks::<{ BLOCK * QUAD }>().0) {
+        for (sum, w) in sums.iter_mut().zip(quads.as_chunks::<QUAD>().0) {
+            for lane in 0..QUAD {
+                *sum += x[lane] as i32 * w[lane] as i32;
+            }
         }
-        acc
     }
+    sums
+}
+
+/// Copies the window of output pixel `index` in the order kernel row, kernel column, channel; zeros to the last quad's end.
+pub(super) fn gather<I: Activation>(shape: &ConvShape, index: usize, input: &[I], zero_in: i32, window: &mut [i16]) {
+    let (row, column) = (index / shape.output[1], index % shape.output[1]);
+    let (parts, rest) = window.split_at_mut(shape.taps());
+    for (tap, part) in parts.chunks_exact_mut(shape.channels_in).enumerate() {
+        let y = position(shape, row, tap / shape.kernel, shape.input[0]);
+        let x = position(shape, column, tap % shape.kernel, shape.input[1]);
+        match (y, x) {
+            (Some(y), Some(x)) => {
+                let pixel = &input[(y * shape.input[1] + x) * shape.channels_in..][..shape.channels_in];
+                part.iter_mut().zip(pixel).for_each(|(to, from)| *to = from.widen() as i16);
+            }
+            _ => part.fill(zero_in as i16),
+        }
+    }
+    rest.fill(0);
+}
+
+/// The input row or column under kernel position `tap` at output position `output`; `None` is padding.
+#[inline(always)]
+pub(super) fn position(shape: &ConvShape, output: usize, tap: usize, side: usize) -> Option<usize> {
+    let enlarged = (output * shape.stride + tap).checked_sub(shape.kernel / 2)?;
+    (enlarged < side * shape.upsample).then_some(enlarged / shape.upsample)
 }
 
 #[cfg(test)]
@@ -145,13 +206,19 @@ mod tests {
         output: &mut [i16],
         destination: Destination,
     ) {
+        let mut packed = [0; 64];
+        for (channel, weights) in weights.chunks_exact(shape.taps()).enumerate() {
+            for (tap, &weight) in weights.iter().enumerate() {
+                packed[weight_index(shape.padded_taps(), channel, tap)] = weight;
+            }
+        }
         let (bias, multipliers) = (bytes(&[0, 0]), bytes(&[HALF, HALF]));
         let constants = ConvWeights {
-            weights,
+            weights: &packed[..shape.packed_len()],
             bias: I32s::new(&bias[..4 * shape.channels_out]),
             multipliers: I32s::new(&multipliers[..4 * shape.channels_out]),
         };
-        conv(shape, &constants, input, zero_in, output, 0, destination);
+        conv(shape, &constants, input, zero_in, output, 0, destination, &mut [0; 256]);
     }
 
     #[test]

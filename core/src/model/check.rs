@@ -2,7 +2,7 @@
 
 use super::{ConvOp, Element, Model, NormOp, NormPart, Tensor, tensor_index};
 use crate::format::{self, header, op, read_u16, read_u32, tensor};
-use crate::kernel::{ConvShape, Destination, SILU_TABLE_LEN};
+use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, SILU_TABLE_LEN};
 
 /// Why bytes are not a model that this version runs.
 #[non_exhaustive]
@@ -111,18 +111,25 @@ pub(super) fn check(bytes: &[u8]) -> Result<Model<'_>, ParseError> {
     check_envelope(bytes)?;
     let model = Model { bytes };
     check_header(&model)?;
-    let mut arena_len = 0;
+    let mut tensors_end = 0;
     for index in 0..model.tensors() {
         let end = check_tensor(&model, index).map_err(|fault| ParseError::Tensor { index, fault })?;
-        arena_len = arena_len.max(end);
+        tensors_end = tensors_end.max(end);
     }
+    // Positions below are computed in usize: refuse early what the claimed arena cannot hold.
     let stated = model.arena_len() as u64;
-    if arena_len != stated {
-        return Err(ParseError::ArenaLen { stated: stated as u32, needed: arena_len });
+    if tensors_end > stated {
+        return Err(ParseError::ArenaLen { stated: stated as u32, needed: tensors_end });
     }
     check_samples(&model).map_err(|(index, fault)| ParseError::Tensor { index, fault })?;
+    let mut scratch_len = 0;
     for index in 0..model.ops() {
-        check_op(&model, index).map_err(|fault| ParseError::Op { index, fault })?;
+        let len = check_op(&model, index).map_err(|fault| ParseError::Op { index, fault })?;
+        scratch_len = scratch_len.max(len as u64);
+    }
+    let needed = tensors_end.next_multiple_of(4) + scratch_len;
+    if needed != stated {
+        return Err(ParseError::ArenaLen { stated: stated as u32, needed });
     }
     check_live(&model, model.ops(), format::OUTPUT)
         .map_err(|fault| ParseError::Tensor { index: format::OUTPUT, fault })?;
@@ -252,7 +259,8 @@ fn check_samples(model: &Model<'_>) -> Result<(), (u16, &'static str)> {
     Ok(())
 }
 
-fn check_op(model: &Model<'_>, index: u16) -> Result<(), &'static str> {
+/// Returns the bytes of scratch that the operation needs.
+fn check_op(model: &Model<'_>, index: u16) -> Result<usize, &'static str> {
     let record = model.record(header::OPS_AT, format::OP_LEN, index);
     if record[op::RESERVED] != 0 || read_u32(record, op::RESERVED_END) != 0 {
         return Err("a reserved field is not zero");
@@ -279,7 +287,7 @@ fn check_op(model: &Model<'_>, index: u16) -> Result<(), &'static str> {
     }
     match record[op::KIND] {
         0 => check_conv(model, index, record),
-        1 => check_norm(model, record),
+        1 => check_norm(model, record).map(|()| 0),
         _ => Err("a kind that is neither convolution nor GroupNorm"),
     }
 }
@@ -317,7 +325,7 @@ fn check_data(model: &Model<'_>, record: &[u8], field: usize, len: u64) -> Resul
     if fits { Ok(()) } else { Err("constants that lie outside the file") }
 }
 
-fn check_conv(model: &Model<'_>, index: u16, record: &[u8]) -> Result<(), &'static str> {
+fn check_conv(model: &Model<'_>, index: u16, record: &[u8]) -> Result<usize, &'static str> {
     let unused = read_u32(record, op::GROUPS) | read_u32(record, op::EPSILON) | read_u32(record, op::SECOND_EPSILON);
     if unused != 0 || read_u16(record, op::SECOND) != format::NO_TENSOR {
         return Err("a convolution with fields that only GroupNorm has");
@@ -336,32 +344,39 @@ fn check_conv(model: &Model<'_>, index: u16, record: &[u8]) -> Result<(), &'stat
         return Err("an output shape that the input, stride and enlargement do not give");
     }
     let channels = shape.channels_out as u64;
-    check_data(model, record, op::DATA_AT, channels * shape.taps() as u64)?;
+    let blocks = channels.div_ceil(BLOCK as u64);
+    check_data(model, record, op::DATA_AT, blocks * (BLOCK * shape.padded_taps()) as u64)?;
     check_data(model, record, op::BIAS_AT, 4 * channels)?;
     check_data(model, record, op::MULTIPLIERS_AT, 4 * channels)?;
     let conv = model.conv(record);
     if conv.destination == Destination::Accumulate {
         check_live(model, index, conv.output)?;
     }
-    check_accumulators(model, &conv)
+    check_accumulators(model, &conv)?;
+    Ok(shape.scratch_len())
 }
 
-/// For every output channel, `|bias| + max|input| * sum|weights|` fits an `i32`, and so does every partial sum.
+/// For every output channel, padded ones too, `|bias| + max|input| * sum|weights|` fits an `i32`, and so does every partial
+/// sum.
 fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), &'static str> {
-    let input = model.tensor(conv.input);
-    let largest = match input.element {
+    let largest = match model.tensor(conv.input).element {
         Element::I8 => 1u64 << 7,
         Element::I16 => 1 << 15,
     };
-    let channels = conv.constants.weights.chunks_exact(conv.shape.taps());
-    let constants = conv.constants.bias.iter().zip(conv.constants.multipliers.iter());
-    for (weights, (bias, multiplier)) in channels.zip(constants) {
-        if multiplier < 1 {
-            return Err("a multiplier below 1");
+    let mut constants = conv.constants.bias.iter().zip(conv.constants.multipliers.iter());
+    for block in conv.constants.weights.chunks_exact(BLOCK * conv.shape.padded_taps()) {
+        let mut sums = [0u64; BLOCK];
+        for (index, quad) in block.chunks_exact(QUAD).enumerate() {
+            sums[index % BLOCK] += quad.iter().map(|w| w.unsigned_abs() as u64).sum::<u64>();
         }
-        let sum: u64 = weights.iter().map(|w| w.unsigned_abs() as u64).sum();
-        if bias.unsigned_abs() as u64 + largest * sum > i32::MAX as u64 {
-            return Err("weights and bias that can overflow the accumulator");
+        for sum in sums {
+            let (bias, multiplier) = constants.next().unwrap_or((0, 1));
+            if multiplier < 1 {
+                return Err("a multiplier below 1");
+            }
+            if bias.unsigned_abs() as u64 + largest * sum > i32::MAX as u64 {
+                return Err("weights and bias that can overflow the accumulator");
+            }
         }
     }
     Ok(())

@@ -32,11 +32,11 @@ impl FakeQuant {
             for channel in 0..stored.shape.channels_out {
                 let step =
                     f64::from(stored.constants.multipliers.get(channel)) / 2f64.powi(32) * f64::from(output.scale);
-                let weights = &stored.constants.weights[channel * taps..][..taps];
-                let sum: i64 = weights.iter().map(|&w| i64::from(w)).sum();
+                let weights = || (0..taps).map(|tap| stored.weight(channel, tap));
+                let sum: i64 = weights().map(i64::from).sum();
                 let bias = i64::from(stored.constants.bias.get(channel)) + i64::from(input.zero) * sum;
                 conv.bias[channel] = (bias as f64 * step) as f32;
-                for (float, &weight) in conv.weights[channel * taps..].iter_mut().zip(weights) {
+                for (float, weight) in conv.weights[channel * taps..].iter_mut().zip(weights()) {
                     *float = (f64::from(weight) * step / f64::from(input.scale)) as f32;
                 }
             }
@@ -141,7 +141,7 @@ mod tests {
             let rounded = FakeQuant::graph(&graph, &model);
             let mut float = Sampler::new(&rounded);
             let mut fake = FakeQuant::new(&exported);
-            let mut arena = Arena::<16384>::new();
+            let mut arena = Arena::<32768>::new();
             let mut generator = Generator::new(&model, &mut arena.0).unwrap();
             let output = model.tensor(1);
             for sample in 0..6 {
@@ -175,7 +175,7 @@ mod tests {
         let graph = network(9);
         let exported = export(&graph, &calibrate(&graph, 1, 12)).unwrap();
         let model = Model::parse(&exported.file).unwrap();
-        let mut arena = Arena::<16384>::new();
+        let mut arena = Arena::<32768>::new();
         let mut generator = Generator::new(&model, &mut arena.0).unwrap();
         let request = Request { class: 1, seed: 5, ..Request::default() };
         generator.start(request).unwrap();
