@@ -48,14 +48,21 @@ impl Toolchain {
         }
     }
 
-    fn print(&self, arguments: &[&str]) -> Result<PathBuf> {
+    fn sysroot(&self) -> Result<PathBuf> {
         let mut command = Command::new("rustc");
         self.select(&mut command);
-        capture(command.args(arguments)).map(|text| PathBuf::from(text.trim()))
+        capture(command.args(["--print", "sysroot"])).map(|text| PathBuf::from(text.trim()))
     }
 
+    /// Whether an empty library compiles: only then is the core library there, and made by this very compiler.
     fn has(&self, target: &str) -> bool {
-        self.print(&["--print", "target-libdir", "--target", target]).is_ok_and(|dir| has_core(&dir))
+        let Ok(folder) = tempfile::tempdir() else { return false };
+        let source = folder.path().join("probe.rs");
+        let mut command = Command::new("rustc");
+        self.select(&mut command);
+        command.args(["--target", target, "--crate-type", "lib", "--emit", "metadata", "--out-dir"]);
+        command.arg(folder.path()).arg(&source);
+        fs::write(&source, "#![no_std]\n").is_ok() && capture(&mut command).is_ok()
     }
 }
 
@@ -75,7 +82,7 @@ pub(crate) fn find(target: &str) -> Option<Toolchain> {
 
 /// The linked toolchain whose compiler lies below `prefix`.
 pub(crate) fn linked_at(prefix: &Path) -> Option<Toolchain> {
-    linked().into_iter().find(|toolchain| toolchain.print(&["--print", "sysroot"]).is_ok_and(|root| root == prefix))
+    linked().into_iter().find(|toolchain| toolchain.sysroot().is_ok_and(|root| root == prefix))
 }
 
 /// Toolchains that rustup did not download, ours first.
@@ -91,11 +98,6 @@ fn linked() -> Vec<Toolchain> {
 fn is_release(name: &str) -> bool {
     let channel = name.split('-').next().unwrap_or_default();
     matches!(channel, "stable" | "beta" | "nightly") || channel.starts_with(|c: char| c.is_ascii_digit())
-}
-
-fn has_core(libdir: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(libdir) else { return false };
-    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
 #[cfg(test)]

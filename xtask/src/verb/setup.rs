@@ -68,7 +68,8 @@ fn add_targets(targets: &[&str]) {
         Ok(_) => {}
         Err(error) => {
             let error = error.to_string();
-            println!("rustup cannot: {}", error.lines().last().unwrap_or("it gave no reason"));
+            let reason = error.lines().find_map(|line| line.split_once("error: "));
+            println!("rustup cannot: {}", reason.map_or("it gave no reason", |(_, reason)| reason));
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::places::target_dir;
 use crate::process::{capture, run};
-use crate::toolchain::{LINKED, linked_at};
+use crate::toolchain::{LINKED, find, linked_at};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -50,11 +50,12 @@ pub(super) fn install(targets: &[&str], emulator: bool) -> Result<()> {
     if compiler || emulator {
         as_root(&packages_script(compiler, emulator))?;
     }
-    if !targets.is_empty() {
-        link_toolchain()?;
-        build_libraries(targets)?;
+    if targets.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    link_toolchain()?;
+    let missing: Vec<&str> = targets.iter().copied().filter(|target| find(target).is_none()).collect();
+    if missing.is_empty() { Ok(()) } else { build_libraries(&missing) }
 }
 
 fn compiler_is_here() -> bool {
