@@ -3,9 +3,13 @@
 //! Exit codes: 0 done, 1 failure, 2 wrong usage (clap's own, or an error that is [`Usage`]).
 
 mod data;
+mod distill;
 mod eval;
 mod judge;
+mod quantize;
 mod report;
+mod settings;
+mod train;
 
 use clap::{Parser, Subcommand};
 
@@ -19,6 +23,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Train a teacher; goes on where a stopped run of the same folder left off
+    Train(train::Args),
+    /// Distill a run's teacher into a student of few steps, one pass a step
+    Distill(distill::Args),
+    /// Calibrate a run's student and write it as an int8 .mote model
+    Quantize(quantize::Args),
     /// Draw a .mote model's samples on this machine; print their Fréchet distance and class accuracy
     Eval(eval::Args),
     /// Print the accuracy of the classifier that judges samples, or train it anew
@@ -31,6 +41,9 @@ impl Cli {
     /// Runs the subcommand. Results go to standard output, progress to standard error.
     pub fn run(self) -> anyhow::Result<()> {
         match self.command {
+            Command::Train(args) => train::run(args),
+            Command::Distill(args) => distill::run(args),
+            Command::Quantize(args) => quantize::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Judge(args) => judge::run(args),
             Command::Report(args) => report::run(args),

@@ -2,6 +2,14 @@
 
 pub mod cli;
 pub mod dataset;
+pub mod denoiser;
+pub mod diffusion;
+pub mod distill;
 pub mod evaluate;
 pub mod files;
+pub mod ops;
+pub mod preset;
 pub mod progress;
+pub mod quantize;
+pub mod run_dir;
+pub mod trainer;

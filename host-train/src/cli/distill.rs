@@ -1,0 +1,104 @@
+//! `mote-train distill`.
+
+use std::path::PathBuf;
+
+use burn::module::AutodiffModule;
+
+use super::Usage;
+use super::settings::{OnBackend, Run, Settings};
+use crate::denoiser::DenoiserFile;
+use crate::diffusion::Sampler;
+use crate::distill::{Stage, States};
+use crate::ops::DenoiserBackend;
+use crate::progress::Progress;
+use crate::trainer::{Fit, Progressing, interrupt_flag};
+
+/// Distills the run's teacher into a student of few steps and one pass a step; goes on where a stopped one left off.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The run's folder, where `mote-train train` has been
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let dir = args.run.display();
+    let none = || Usage(format!("{dir} holds no trained teacher; run `mote-train train --run {dir}` first"));
+    let settings = Settings::recorded(&args.run)?.ok_or_else(none)?;
+    if !args.run.join("teacher.safetensors").exists() {
+        return Err(none().into());
+    }
+    Run::open(&args.run, settings)?.on_backend(&Distill)
+}
+
+struct Distill;
+
+impl OnBackend for Distill {
+    fn run<B>(&self, run: &Run) -> anyhow::Result<()>
+    where
+        B: burn::tensor::backend::AutodiffBackend + DenoiserBackend,
+        B::InnerBackend: DenoiserBackend,
+    {
+        let Settings { preset, seed, .. } = &run.settings;
+        let path = run.dir.file("student.safetensors");
+        if path.exists() {
+            eprintln!("{} is there already; delete it to distill anew", path.display());
+            return Ok(());
+        }
+        let begun = std::time::Instant::now();
+        let device = B::Device::default();
+        let teacher_bytes = crate::files::read(&run.dir.file("teacher.safetensors"))?;
+        let teacher_sha256 = crate::files::sha256(&teacher_bytes);
+        let mut file = DenoiserFile::from_bytes(&teacher_bytes)?;
+        let diffusion = file.diffusion.build()?;
+        let total = preset.distill.stages.iter().map(|stage| stage.steps).sum();
+        let bar = Progress::new("distilling");
+        let (mut losses, mut last_loss, mut before) = (Vec::new(), 0.0, 0);
+        let mut checkpoints = Vec::new();
+        for (index, stage) in preset.distill.stages.iter().enumerate() {
+            let net = file.net::<B>(&device)?;
+            let teacher_net = net.valid();
+            let (network, guidance) = (file.network.clone(), file.guidance);
+            let teacher = Sampler { net: &teacher_net, config: &network, diffusion: &diffusion, guidance };
+            let checkpoint = run.dir.file(&format!("distill-{}.checkpoint", index + 1));
+            let fit = Fit {
+                optimizer: &preset.distill.optimizer,
+                steps: stage.steps,
+                recipe: run.recipe(&(&preset.distill, index, &teacher_sha256)),
+                checkpoint: &checkpoint,
+                interrupted: interrupt_flag(),
+            };
+            // Each stage has its own random numbers.
+            let seed = seed.wrapping_add((index as u64 + 1) << 32);
+            let drawing = match stage.states {
+                States::Trajectories { count } => Some((Progress::new("drawing trajectories"), count)),
+                States::Data => None,
+            };
+            let task = Stage::<B>::new(stage, preset.distill.batch, &teacher, run.data.train(), seed, |done| {
+                if let Some((bar, count)) = &drawing {
+                    bar.update(done, *count);
+                }
+            });
+            let progress = Progressing { bar: &bar, before, total };
+            let saved = fit.run(&file.parameters, net, &progress, |net, step| task.loss(net, step))?;
+            // The finished stage stays on disk, so that a run killed in the next one does not repeat it.
+            fit.save(&saved)?;
+            checkpoints.push(checkpoint.clone());
+            before += stage.steps;
+            last_loss = saved.final_loss();
+            losses.extend_from_slice(&saved.losses);
+            file.parameters = saved.ema().to_vec();
+            (file.steps, file.guidance) = (stage.rows, 1.0);
+        }
+        bar.finish();
+        run.dir.write_losses("distill-loss", &losses, "Student, stage after stage")?;
+        run.draw::<B::InnerBackend>(&file, "drawing student samples", "student.npy")?;
+        run.record_stage("student", &file, before, last_loss, begun.elapsed())?;
+        crate::files::write_atomically(&path, &file.to_bytes())?;
+        for checkpoint in checkpoints {
+            let _ = std::fs::remove_file(checkpoint);
+        }
+        println!("Wrote {} ({} steps, loss {last_loss:.4})", path.display(), file.steps);
+        Ok(())
+    }
+}

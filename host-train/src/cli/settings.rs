@@ -1,0 +1,160 @@
+//! What a run was asked for, kept in its manifest, and the backend it runs on.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use burn::backend::Autodiff;
+use burn::tensor::backend::AutodiffBackend;
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{self, Dataset};
+use crate::denoiser::DenoiserFile;
+use crate::diffusion::Sampler;
+use crate::evaluate::SAMPLING_SEED;
+use crate::files;
+use crate::ops::DenoiserBackend;
+use crate::preset::Preset;
+use crate::progress::Progress;
+use crate::run_dir::RunDir;
+
+/// What computes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum BackendName {
+    /// This machine's processor, fast
+    #[default]
+    Flex,
+    /// This machine's processor, slow; a second opinion
+    Ndarray,
+    /// An Nvidia GPU
+    #[cfg(feature = "cuda")]
+    Cuda,
+}
+
+/// What decides a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Settings {
+    pub(super) preset: Preset,
+    pub(super) seed: u64,
+    pub(super) backend: BackendName,
+    /// The data folder; the embedded set if there is none.
+    pub(super) data: Option<PathBuf>,
+}
+
+impl Settings {
+    /// What the folder's manifest holds, if there is one.
+    pub(super) fn recorded(dir: &Path) -> anyhow::Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Manifest {
+            settings: Option<Settings>,
+        }
+        let path = dir.join("manifest.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let manifest: Manifest = serde_json::from_slice(&files::read(&path)?)
+            .with_context(|| format!("{} is damaged or of another version; use another --run", path.display()))?;
+        Ok(manifest.settings)
+    }
+}
+
+/// A run's folder, settings and data.
+pub(super) struct Run {
+    pub(super) dir: RunDir,
+    pub(super) settings: Settings,
+    pub(super) data: Dataset,
+}
+
+/// Something to do on the backend that the settings name.
+pub(super) trait OnBackend {
+    fn run<B>(&self, run: &Run) -> anyhow::Result<()>
+    where
+        B: AutodiffBackend + DenoiserBackend,
+        B::InnerBackend: DenoiserBackend;
+}
+
+/// What the manifest says of a trained network.
+#[derive(Serialize)]
+struct StageRecord<'a> {
+    command: String,
+    /// Sampling steps.
+    steps: usize,
+    guidance: f64,
+    parameters: usize,
+    training_steps: u64,
+    loss: f64,
+    seconds: f64,
+    network: &'a crate::denoiser::UNetConfig,
+}
+
+impl Run {
+    /// Loads the data, checks that everything fits and records the settings; nothing is written if it does not.
+    pub(super) fn open(dir: &Path, settings: Settings) -> anyhow::Result<Self> {
+        settings.preset.check()?;
+        let levels = settings.preset.network.widths.len() as u32;
+        let data = match &settings.data {
+            Some(path) => dataset::folder(path, 1 << levels.saturating_sub(1).min(16))?,
+            None => dataset::embedded(),
+        };
+        settings.preset.network(&data).check()?;
+        let dir = RunDir::create(dir)?;
+        dir.record("version", env!("CARGO_PKG_VERSION"))?;
+        dir.record("seed", settings.seed)?;
+        dir.record("data_sha256", &data.sha256)?;
+        dir.record("class_names", &data.class_names)?;
+        dir.record("settings", &settings)?;
+        Ok(Self { dir, settings, data })
+    }
+
+    /// Runs `what` on the settings' backend.
+    pub(super) fn on_backend(&self, what: &impl OnBackend) -> anyhow::Result<()> {
+        match self.settings.backend {
+            BackendName::Flex => what.run::<Autodiff<burn::backend::Flex>>(self),
+            BackendName::Ndarray => what.run::<Autodiff<burn::backend::NdArray>>(self),
+            #[cfg(feature = "cuda")]
+            BackendName::Cuda => what.run::<Autodiff<burn_cuda::Cuda>>(self),
+        }
+    }
+
+    /// All that decides a stage's bits, as text.
+    pub(super) fn recipe(&self, stage: &impl Serialize) -> String {
+        let all = (stage, self.settings.seed, self.settings.backend, &self.data.sha256, env!("CARGO_PKG_VERSION"));
+        serde_json::to_string(&all).expect("plain numbers")
+    }
+
+    /// Draws the run's number of samples into the file `name`.
+    pub(super) fn draw<B: DenoiserBackend>(&self, file: &DenoiserFile, task: &str, name: &str) -> anyhow::Result<()> {
+        let (device, diffusion) = (B::Device::default(), file.diffusion.build()?);
+        let net = file.net::<B>(&device)?;
+        let sampler = Sampler { net: &net, config: &file.network, diffusion: &diffusion, guidance: file.guidance };
+        let count = self.settings.preset.samples(file.network.classes);
+        let bar = Progress::new(task);
+        let table = diffusion.ddim(file.steps);
+        let samples = sampler.draw(&table, SAMPLING_SEED, count, &device, |done| bar.update(done, count));
+        bar.finish();
+        samples.write(&self.dir.file(name))
+    }
+
+    /// Records a finished network in the manifest.
+    pub(super) fn record_stage(
+        &self,
+        key: &str,
+        file: &DenoiserFile,
+        training_steps: u64,
+        loss: f64,
+        took: Duration,
+    ) -> anyhow::Result<()> {
+        let record = StageRecord {
+            command: std::env::args().collect::<Vec<_>>().join(" "),
+            steps: file.steps,
+            guidance: file.guidance,
+            parameters: file.parameters.len(),
+            training_steps,
+            loss,
+            seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
+            network: &file.network,
+        };
+        self.dir.record(key, record)
+    }
+}

@@ -1,0 +1,130 @@
+//! Sampling in floats: the rows that core runs, on core's noise, with classifier-free guidance.
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use mote_core::noise::{NoiseUse, normals};
+use mote_core::step_table::StepRow;
+
+use super::Diffusion;
+use crate::dataset::to_pixel;
+use crate::denoiser::{Condition, UNet, UNetConfig};
+use crate::evaluate::npy::Samples;
+use crate::ops::DenoiserBackend;
+
+/// Images drawn at once.
+const BATCH: usize = 100;
+/// 1.0 in the units of core's noise.
+const NOISE_ONE: f32 = 4096.0;
+
+/// Draws samples of a network.
+pub struct Sampler<'a, B: Backend> {
+    /// The network.
+    pub net: &'a UNet<B>,
+    /// Its sizes.
+    pub config: &'a UNetConfig,
+    /// Its process.
+    pub diffusion: &'a Diffusion,
+    /// Guidance strength `w`: `uncond + w (cond - uncond)`; 1 is one pass without guidance.
+    pub guidance: f64,
+}
+
+/// The guided output at one timestep: `uncond + w (cond - uncond)` in one pass of twice the batch; for w = 1 plain.
+pub fn guided<B: DenoiserBackend>(
+    sampler: &Sampler<'_, B>,
+    x: &Tensor<B, 4>,
+    timestep: u32,
+    classes: &[usize],
+) -> Tensor<B, 4> {
+    let (batch, device) = (classes.len(), x.device());
+    let condition = |classes: &[usize]| {
+        let timesteps = vec![timestep; classes.len()];
+        Condition::new(sampler.config, &timesteps, sampler.diffusion.timesteps(), classes, &device)
+    };
+    if sampler.guidance == 1.0 {
+        return sampler.net.forward(x.clone(), &condition(classes));
+    }
+    let both = [classes, &vec![sampler.config.no_class(); batch]].concat();
+    let f = sampler.net.forward(Tensor::cat(vec![x.clone(), x.clone()], 0), &condition(&both));
+    let (with, without) = (f.clone().narrow(0, 0, batch), f.narrow(0, batch, batch));
+    without.clone() + (with - without) * sampler.guidance
+}
+
+impl<B: DenoiserBackend> Sampler<'_, B> {
+    /// One row: the next state from `x`. `previous` is the x0 of the row before, `noise` is asked for where it is used.
+    pub fn row(
+        &self,
+        row: &StepRow,
+        x: Tensor<B, 4>,
+        classes: &[usize],
+        previous: &mut Option<Tensor<B, 4>>,
+        noise: impl FnOnce() -> Tensor<B, 4>,
+    ) -> Tensor<B, 4> {
+        let f = guided(self, &x, row.timestep, classes);
+        let x0 = (x.clone() * row.p + f * row.q).clamp(-1.0, 1.0);
+        let mut next = x * row.a + x0.clone() * row.b;
+        if let Some(previous) = previous.take().filter(|_| row.b_prev != 0.0) {
+            next = next + previous * row.b_prev;
+        }
+        *previous = Some(x0);
+        if row.c == 0.0 { next } else { next + noise() * row.c }
+    }
+
+    /// Noise of samples, `[samples, channels, height, width]`.
+    pub fn noise(
+        &self,
+        seed: u64,
+        samples: std::ops::Range<u64>,
+        noise_use: NoiseUse,
+        device: &B::Device,
+    ) -> Tensor<B, 4> {
+        let UNetConfig { height, width, channels, .. } = *self.config;
+        let image = height * width * channels;
+        let values: Vec<f32> = samples
+            .clone()
+            .flat_map(|sample| normals(seed, sample, noise_use).take(image))
+            .map(|value| f32::from(value) / NOISE_ONE)
+            .collect();
+        let shape = [(samples.end - samples.start) as usize, height, width, channels];
+        Tensor::<B, 4>::from_data(TensorData::new(values, shape), device).permute([0, 3, 1, 2])
+    }
+
+    /// Draws `count` samples: number i from noise `(seed, i)` with class `i % classes`. `progress` hears how many are
+    /// done.
+    pub fn draw(
+        &self,
+        table: &[StepRow],
+        seed: u64,
+        count: usize,
+        device: &B::Device,
+        mut progress: impl FnMut(usize),
+    ) -> Samples {
+        let UNetConfig { height, width, channels, classes, .. } = *self.config;
+        let mut pixels = Vec::with_capacity(count * height * width * channels);
+        for begin in (0..count).step_by(BATCH) {
+            let numbers = begin as u64..(begin + BATCH).min(count) as u64;
+            let labels: Vec<usize> = numbers.clone().map(|number| number as usize % classes).collect();
+            let mut x = self.noise(seed, numbers.clone(), NoiseUse::Start, device);
+            let mut previous = None;
+            for (index, row) in table.iter().enumerate() {
+                let noise = || self.noise(seed, numbers.clone(), NoiseUse::Row(index as u16), device);
+                x = self.row(row, x, &labels, &mut previous, noise);
+            }
+            pixels.extend(to_pixels(x));
+            progress(numbers.end as usize);
+        }
+        Samples { pixels, shape: [count, height, width, channels] }
+    }
+}
+
+/// `[n, channels, height, width]` in [-1, 1] to bytes `[n, height, width, channels]`.
+pub fn to_pixels<B: Backend>(x: Tensor<B, 4>) -> Vec<u8> {
+    let values: Vec<f32> = x.permute([0, 2, 3, 1]).into_data().to_vec().expect("f32 backend");
+    values.into_iter().map(to_pixel).collect()
+}
+
+/// The inverse: `[n, height, width, channels]` in [-1, 1] to `[n, channels, height, width]`.
+pub fn from_pixels<B: Backend>(values: Vec<f32>, config: &UNetConfig, device: &B::Device) -> Tensor<B, 4> {
+    let UNetConfig { height, width, channels, .. } = *config;
+    let n = values.len() / (height * width * channels);
+    Tensor::<B, 4>::from_data(TensorData::new(values, [n, height, width, channels]), device).permute([0, 3, 1, 2])
+}

@@ -1,0 +1,296 @@
+//! The two inner loops of convolution over vectors of f32, for the best instruction set of the machine.
+
+/// A vector of [`Lanes::N`] values.
+///
+/// # Safety
+/// The machine has the implementor's instruction set; pointers hold N values.
+trait Lanes: Copy {
+    const N: usize;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `self + a * b`
+    unsafe fn add_product(self, a: Self, b: Self) -> Self;
+}
+
+/// `out[o][i] = sum over c, t of weights[o][c][t] * x[c][i + taps[t]]` for i in `0..len`.
+///
+/// `x[c][i]` is `x[origin + c * x_stride + i]`. `out` has [`blocks`] whole blocks of channels and is overwritten.
+pub(super) struct Product<'a> {
+    pub(super) x: &'a [f32],
+    pub(super) origin: usize,
+    pub(super) x_stride: usize,
+    pub(super) channels: usize,
+    pub(super) taps: &'a [isize],
+    /// `[block of out channels][channel][tap][BLOCK]`
+    pub(super) weights: &'a [f32],
+    pub(super) out: &'a mut [f32],
+    pub(super) out_stride: usize,
+    pub(super) out_channels: usize,
+    pub(super) len: usize,
+}
+
+/// `sums[o][c][t] += sum over i of y[o][i] * x[c][i + taps[t]]` for i in `0..len`; addresses as in [`Product`].
+pub(super) struct Correlation<'a, const T: usize> {
+    pub(super) x: &'a [f32],
+    pub(super) origin: usize,
+    pub(super) x_stride: usize,
+    pub(super) channels: usize,
+    pub(super) taps: [isize; T],
+    /// Zero wherever it is not a pixel; an even number of channels.
+    pub(super) y: &'a [f32],
+    pub(super) y_stride: usize,
+    pub(super) out_channels: usize,
+    pub(super) len: usize,
+    /// Room for an even number of out channels.
+    pub(super) sums: &'a mut [f32],
+}
+
+/// Output channels computed together.
+pub(super) const BLOCK: usize = 8;
+/// `len` is rounded up to a multiple of this; slices hold as much.
+pub(super) const LEN_MULTIPLE: usize = 32;
+
+/// Blocks of [`BLOCK`] that hold `channels`.
+pub(super) fn blocks(channels: usize) -> usize {
+    channels.div_ceil(BLOCK)
+}
+
+/// Panics unless all that `x` is read at lies inside it.
+fn check_reads(x: &[f32], origin: usize, last_row: usize, len: usize, taps: &[isize]) {
+    for &tap in taps {
+        let (first, end) = (origin as isize + tap, (origin + last_row + len) as isize + tap);
+        assert!(first >= 0 && end <= x.len() as isize, "reads {first}..{end} of {}", x.len());
+    }
+}
+
+impl Product<'_> {
+    pub(super) fn run(self) {
+        let len = self.len.next_multiple_of(LEN_MULTIPLE);
+        check_reads(self.x, self.origin, (self.channels - 1) * self.x_stride, len, self.taps);
+        assert!(self.weights.len() >= blocks(self.out_channels) * self.channels * self.taps.len() * BLOCK);
+        assert!(self.out.len() >= (blocks(self.out_channels) * BLOCK - 1) * self.out_stride + len);
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                // SAFETY: the machine has AVX-512F; the assertions above bound every address.
+                return unsafe { x86::product_avx512(self) };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the machine has AVX2 and FMA; the assertions above bound every address.
+                return unsafe { x86::product_avx2(self) };
+            }
+        }
+        // SAFETY: the assertions above bound every address.
+        unsafe { product::<Portable, 4, 1>(self) }
+    }
+}
+
+impl<const T: usize> Correlation<'_, T> {
+    pub(super) fn run(self) {
+        let len = self.len.next_multiple_of(LEN_MULTIPLE);
+        let out_channels = self.out_channels.next_multiple_of(2);
+        check_reads(self.x, self.origin, (self.channels - 1) * self.x_stride, len, &self.taps);
+        assert!(self.y.len() >= (out_channels - 1) * self.y_stride + len);
+        assert!(self.sums.len() >= out_channels * self.channels * T);
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                // SAFETY: the machine has AVX-512F; the assertions above bound every address.
+                return unsafe { x86::correlation_avx512(self) };
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                // SAFETY: the machine has AVX2 and FMA; the assertions above bound every address.
+                return unsafe { x86::correlation_avx2(self) };
+            }
+        }
+        // SAFETY: the assertions above bound every address.
+        unsafe { correlation::<Portable, 1, T>(self) }
+    }
+}
+
+/// O channels by V vectors at a time; O divides [`BLOCK`], V vectors divide [`LEN_MULTIPLE`].
+#[inline(always)]
+unsafe fn product<L: Lanes, const O: usize, const V: usize>(job: Product<'_>) {
+    let parts = BLOCK / O;
+    let block_weights = job.channels * job.taps.len() * BLOCK;
+    let out = job.out.as_mut_ptr();
+    for i in (0..job.len).step_by(V * L::N) {
+        for part in 0..blocks(job.out_channels) * parts {
+            // SAFETY: `Product::run` has checked the least and the greatest address.
+            unsafe {
+                let x = job.x.as_ptr().add(job.origin + i);
+                let mut weights = job.weights.as_ptr().add(part / parts * block_weights + part % parts * O);
+                let mut sums = [[L::splat(0.0); V]; O];
+                for c in 0..job.channels {
+                    for &tap in job.taps {
+                        let row = x.add(c * job.x_stride).offset(tap);
+                        let mut values = [L::splat(0.0); V];
+                        for (v, value) in values.iter_mut().enumerate() {
+                            *value = L::load(row.add(v * L::N));
+                        }
+                        for (o, sums) in sums.iter_mut().enumerate() {
+                            let weight = L::splat(*weights.add(o));
+                            for (sum, value) in sums.iter_mut().zip(values) {
+                                *sum = sum.add_product(weight, value);
+                            }
+                        }
+                        weights = weights.add(BLOCK);
+                    }
+                }
+                for (o, sums) in sums.iter().enumerate() {
+                    for (v, sum) in sums.iter().enumerate() {
+                        sum.store(out.add((part * O + o) * job.out_stride + i + v * L::N));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// O channels at a time; O is 1 or 2.
+#[inline(always)]
+unsafe fn correlation<L: Lanes, const O: usize, const T: usize>(job: Correlation<'_, T>) {
+    for o in (0..job.out_channels).step_by(O) {
+        for c in 0..job.channels {
+            // SAFETY: `Correlation::run` has checked the least and the greatest address.
+            unsafe {
+                let x = job.x.as_ptr().add(job.origin + c * job.x_stride);
+                let y = job.y.as_ptr().add(o * job.y_stride);
+                let mut sums = [[L::splat(0.0); T]; O];
+                for i in (0..job.len).step_by(L::N) {
+                    let mut values = [L::splat(0.0); O];
+                    for (p, value) in values.iter_mut().enumerate() {
+                        *value = L::load(y.add(p * job.y_stride + i));
+                    }
+                    for (t, &tap) in job.taps.iter().enumerate() {
+                        let x = L::load(x.add(i).offset(tap));
+                        for (sums, value) in sums.iter_mut().zip(values) {
+                            sums[t] = sums[t].add_product(x, value);
+                        }
+                    }
+                }
+                for (p, sums) in sums.iter().enumerate() {
+                    for (t, sum) in sums.iter().enumerate() {
+                        let mut lanes = [0.0; 16];
+                        sum.store(lanes.as_mut_ptr());
+                        job.sums[((o + p) * job.channels + c) * T + t] += lanes.iter().sum::<f32>();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Eight values, for the compiler to vectorize.
+#[derive(Clone, Copy)]
+struct Portable([f32; 8]);
+
+impl Lanes for Portable {
+    const N: usize = 8;
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's pointer holds eight values.
+        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's pointer holds eight values.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add_product(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::{Correlation, Lanes, Product, correlation, product};
+
+    /// # Safety
+    /// `Product::run` has checked the job.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn product_avx512(job: Product<'_>) {
+        // SAFETY: as this function.
+        unsafe { product::<__m512, 8, 2>(job) }
+    }
+
+    /// # Safety
+    /// `Product::run` has checked the job.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn product_avx2(job: Product<'_>) {
+        // SAFETY: as this function.
+        unsafe { product::<__m256, 4, 2>(job) }
+    }
+
+    /// # Safety
+    /// `Correlation::run` has checked the job.
+    #[target_feature(enable = "avx512f")]
+    pub(super) unsafe fn correlation_avx512<const T: usize>(job: Correlation<'_, T>) {
+        // SAFETY: as this function.
+        unsafe { correlation::<__m512, 2, T>(job) }
+    }
+
+    /// # Safety
+    /// `Correlation::run` has checked the job.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn correlation_avx2<const T: usize>(job: Correlation<'_, T>) {
+        // SAFETY: as this function.
+        unsafe { correlation::<__m256, 1, T>(job) }
+    }
+
+    impl Lanes for __m512 {
+        const N: usize = 16;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller has the instruction set; so below.
+            unsafe { _mm512_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: sixteen values by the caller's word.
+            unsafe { _mm512_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: sixteen values by the caller's word.
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller has the instruction set.
+            unsafe { _mm512_fmadd_ps(a, b, self) }
+        }
+    }
+
+    impl Lanes for __m256 {
+        const N: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller has the instruction set; so below.
+            unsafe { _mm256_set1_ps(value) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: eight values by the caller's word.
+            unsafe { _mm256_loadu_ps(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: eight values by the caller's word.
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+        #[inline(always)]
+        unsafe fn add_product(self, a: Self, b: Self) -> Self {
+            // SAFETY: the caller has the instruction set.
+            unsafe { _mm256_fmadd_ps(a, b, self) }
+        }
+    }
+}
