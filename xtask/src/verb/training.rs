@@ -1,9 +1,10 @@
 //! `train`, `distill`, `quantize`, `eval`: passed on to mote-train, which is compiled when first used.
 
-use crate::places::root;
-use crate::process::pass_on;
+use crate::places::{root, target_dir};
+use crate::process::{pass_on, run as run_program};
 use anyhow::Result;
 use clap::Args;
+use std::env::consts::EXE_SUFFIX;
 use std::ffi::OsString;
 use std::process::Command;
 
@@ -22,6 +23,7 @@ pub(crate) struct Arguments {
 
 /// Runs one of mote-train's subcommands in the current folder.
 pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
+    build_mote_train()?;
     let mut command = mote_train();
     command.arg(verb).args(&arguments.arguments);
     let named = |name: &str| arguments.arguments.iter().any(|word| word.to_string_lossy().starts_with(name));
@@ -31,10 +33,12 @@ pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
     pass_on(&mut command)
 }
 
-/// mote-train, compiled first if it is not up to date.
+/// Compiles mote-train if it is not up to date; the first time takes minutes and shows its progress.
+pub(crate) fn build_mote_train() -> Result<()> {
+    run_program(Command::new("cargo").current_dir(root()).args(["build", "--locked", "--package", "mote-train"]))
+}
+
+/// The compiled mote-train.
 pub(crate) fn mote_train() -> Command {
-    let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--locked", "--package", "mote-train", "--manifest-path"]);
-    command.arg(root().join("Cargo.toml")).arg("--");
-    command
+    Command::new(target_dir().join("debug").join(format!("mote-train{EXE_SUFFIX}")))
 }
