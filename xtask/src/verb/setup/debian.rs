@@ -178,3 +178,14 @@ fn install_libraries(seed: &Path, target: &str) -> Result<()> {
     let files: Vec<String> = files.iter().map(|file| format!("'{}'", file.display())).collect();
     as_root(&format!("mkdir -p {libdir}\ncp {} {libdir}/", files.join(" ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shell_can_read_the_script() {
+        let script = [ADD_BACKPORTS, &packages_script(true, true)].join("\n");
+        capture(Command::new("sh").args(["-n", "-c", &script])).unwrap();
+    }
+}
