@@ -36,7 +36,9 @@ impl Firmware {
         let (mut flash, mut ram) = (0, 0);
         for section in file.sections() {
             let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
-            if sh_flags.0 & SHF_ALLOC.0 == 0 {
+            // riscv-rt reserves what RAM is left as a section.
+            let reserved = matches!(section.name(), Ok(".heap" | ".stack"));
+            if reserved || sh_flags.0 & SHF_ALLOC.0 == 0 {
                 continue;
             }
             match section.kind() {
