@@ -1,0 +1,118 @@
+//! `mote-train quantize`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use burn::backend::Flex;
+use mote_core::{Generator, Model, Request};
+use serde::Serialize;
+
+use super::Usage;
+use crate::denoiser::{DenoiserFile, lower};
+use crate::evaluate::SAMPLING_SEED;
+use crate::files;
+use crate::quantize::{Graph, NoObserver, Sampler, calibrate, export};
+use crate::run_dir::RunDir;
+
+/// Range of `x0`: pixels from black to white.
+const CLAMP: [f32; 2] = [-1.0, 1.0];
+
+/// Calibrates the run's student on its own sampling trajectories and writes the int8 model.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The run's folder, where `mote-train distill` has been
+    #[arg(long, value_name = "DIR")]
+    run: PathBuf,
+    /// The model's file [default: DIR/model.mote]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// A name kept in the file [default: the run folder's]
+    #[arg(long)]
+    name: Option<String>,
+    /// Samples to calibrate on, classes in turn
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+}
+
+/// What the manifest says of the quantized model.
+#[derive(Serialize)]
+struct Record {
+    command: String,
+    file_sha256: String,
+    file_bytes: usize,
+    arena_bytes: usize,
+    macs_per_pass: usize,
+    calibration_samples: u32,
+    calibration_seed: u64,
+    /// Root mean square difference of int8 from float samples of the same noise, data from -1 to 1.
+    difference_from_float: f32,
+}
+
+/// Calibration draws other samples than evaluation does.
+const CALIBRATION_SEED: u64 = SAMPLING_SEED + 1;
+/// Samples on which int8 is compared with float.
+const COMPARED: u64 = 50;
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let dir = args.run.display();
+    let path = args.run.join("student.safetensors");
+    if !path.exists() {
+        return Err(Usage(format!("{dir} holds no student; run `mote-train distill --run {dir}` first")).into());
+    }
+    let student = DenoiserFile::from_bytes(&files::read(&path)?).with_context(|| path.display().to_string())?;
+    let folder = args.run.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = args.name.or(folder).unwrap_or_default();
+
+    let diffusion = student.diffusion.build()?;
+    let net = student.net::<Flex>(&Default::default())?;
+    let rows = diffusion.ddim(student.steps);
+    let graph = lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP);
+    let exported = export(&graph, &calibrate(&graph, CALIBRATION_SEED, args.samples as usize))?;
+    let model = Model::parse(&exported.file)?;
+    let difference = difference_from_float(&graph, &model)?;
+
+    let out = args.out.unwrap_or_else(|| args.run.join("model.mote"));
+    files::write_atomically(&out, &exported.file)?;
+    let record = Record {
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        file_sha256: files::sha256(&exported.file),
+        file_bytes: exported.file.len(),
+        arena_bytes: model.arena_len(),
+        macs_per_pass: graph.macs(),
+        calibration_samples: args.samples,
+        calibration_seed: CALIBRATION_SEED,
+        difference_from_float: difference,
+    };
+    RunDir::create(&args.run)?.record("model", &record)?;
+    println!(
+        "Wrote {}: {} bytes, arena {} bytes, {:.2} M multiply-accumulates a pass, {} passes; int8 differs from float by {:.4} \
+         (root mean square, data from -1 to 1)",
+        out.display(),
+        record.file_bytes,
+        record.arena_bytes,
+        record.macs_per_pass as f64 / 1e6,
+        model.rows(),
+        difference
+    );
+    Ok(())
+}
+
+fn difference_from_float(graph: &Graph, model: &Model<'_>) -> anyhow::Result<f32> {
+    let mut arena = vec![0u8; model.arena_len() + 3];
+    let aligned = arena.as_ptr().align_offset(4);
+    let mut generator = Generator::new(model, &mut arena[aligned..])?;
+    let mut float = Sampler::new(graph);
+    let (mut squares, mut count) = (0.0, 0usize);
+    for sample in 0..COMPARED {
+        let class = (sample % graph.classes as u64) as u16;
+        let request = Request { class, seed: SAMPLING_SEED, sample, first_row: 0 };
+        generator.start(request)?;
+        generator.finish();
+        let expected = float.draw(request, &mut NoObserver);
+        for (want, &got) in expected.iter().zip(generator.state()) {
+            squares += (want - f32::from(got) / f32::from(mote_core::quant::STATE_ONE)).powi(2);
+            count += 1;
+        }
+    }
+    Ok((squares / count as f32).sqrt())
+}
