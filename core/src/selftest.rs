@@ -2,10 +2,11 @@
 //! uses every operation, written, parsed and sampled here.
 
 use crate::format::{OpSpec, Spec, checksum, emit};
-use crate::kernel::{Destination, SILU_TABLE_LEN};
+use crate::kernel::{ConvShape, ConvWeights, Destination, SILU_TABLE_LEN, conv, conv_reference};
 use crate::model::{Element, NormPart, Row, Tensor};
 use crate::noise::{NoiseUse, Philox, normals, philox4x32_10};
-use crate::quant::COEFFICIENT_BITS;
+use crate::quant::{Activation, COEFFICIENT_BITS};
+use crate::view::I32s;
 use crate::{Arena, Generator, Model, Request, plan};
 use rand_core::Rng;
 
@@ -23,6 +24,11 @@ pub enum SelftestError {
         /// CRC-32 of the first 1000 values of seed 1, sample 2.
         found: u32,
     },
+    /// The chosen convolution differs from the reference.
+    Convolution {
+        /// Number of the random shape.
+        shape: u32,
+    },
     /// The small model could not be written or started.
     Model,
     /// The samples differ.
@@ -35,7 +41,7 @@ pub enum SelftestError {
 /// CRC-32 of the first 1000 normals of seed 1, sample 2, little-endian.
 const NORMALS: u32 = 0x4b62_5f9c;
 
-/// Runs everything; about 16 kB of stack.
+/// Runs everything; about 32 kB of stack.
 ///
 /// # Errors
 /// [`SelftestError`] names the first part that differs.
@@ -51,10 +57,57 @@ pub fn run() -> Result<u32, SelftestError> {
         NORMALS => {}
         found => return Err(SelftestError::Normals { found }),
     }
+    for shape in 0..SHAPES {
+        if !convolutions_agree::<i8, i16>(shape) || !convolutions_agree::<i16, i8>(shape) {
+            return Err(SelftestError::Convolution { shape });
+        }
+    }
     match samples().ok_or(SelftestError::Model)? {
         EXPECTED => Ok(EXPECTED),
         found => Err(SelftestError::Samples { found }),
     }
+}
+
+/// Random shapes on which the chosen convolution is compared with the reference.
+const SHAPES: u32 = 40;
+
+/// Draws a legal shape, extreme values among its inputs, and compares the two kernels.
+fn convolutions_agree<I: Activation, O: Activation + PartialEq>(shape: u32) -> bool {
+    let mut random = Philox::new(shape.into());
+    let mut below = |bound: u32| (random.next_u32() >> 8) as usize % bound as usize;
+    let (stride, upsample) = [(1, 1), (2, 1), (1, 2)][below(3)];
+    let input = [1 + below(5), 1 + below(5)];
+    let shape = ConvShape {
+        input,
+        channels_in: 1 + below(12),
+        output: ConvShape::output_of(input, stride, upsample),
+        channels_out: 1 + below(9),
+        kernel: 1 + 2 * below(2),
+        stride,
+        upsample,
+    };
+    let destination = [Destination::Overwrite, Destination::Accumulate][below(2)];
+    let mut values = [I::saturate(0); 5 * 5 * 12];
+    values.fill_with(|| I::saturate([i32::MIN, i32::MAX, below(256) as i32 - 128][below(3)]));
+    let mut weights = [0i8; 12 * 108];
+    weights.fill_with(|| [-127, 127, below(255) as i8][below(3)]);
+    let mut constants = [0; 2 * 4 * 9];
+    constants.fill_with(|| below(256) as u8 & 0x3F);
+    let (bias, multipliers) = constants.split_at(4 * 9);
+    let constants = ConvWeights {
+        weights: &weights[..shape.packed_len()],
+        bias: I32s::new(&bias[..4 * shape.channels_out]),
+        multipliers: I32s::new(&multipliers[..4 * shape.channels_out]),
+    };
+    let mut scratch = [0; 108 * (4 + 76)];
+    let mut outputs = [[O::saturate(77); 10 * 10 * 9]; 2];
+    for (output, kernel) in outputs.iter_mut().zip([conv::<I, O>, conv_reference::<I, O>]) {
+        let input = &values[..shape.input[0] * shape.input[1] * shape.channels_in];
+        let output = &mut output[..shape.output[0] * shape.output[1] * shape.channels_out];
+        let scratch = &mut scratch[..shape.scratch_len() / 2];
+        kernel(&shape, &constants, input, -3, output, 5, destination, scratch);
+    }
+    outputs[0] == outputs[1]
 }
 
 /// Channels inside the small model.

@@ -18,6 +18,9 @@ use crate::view::I16Pairs;
 /// Entries of a SiLU table: entry `256 + i` is the output for a normalized value of `i` table steps.
 pub const SILU_TABLE_LEN: usize = 512;
 
+/// Channels whose lines are ready at a time.
+const LINES: usize = 8;
+
 /// Most bits that the slope's fixed point may have, so that `q * slope + offset` fits an `i32`.
 const MAX_SHIFT: i32 = 20;
 
@@ -59,13 +62,20 @@ pub fn group_norm_silu<I: Activation>(
     let per_group = input.channels / input.groups;
     for group in 0..input.groups {
         let channels = group * per_group..(group + 1) * per_group;
-        let scale = GroupScale::of(input, channels.clone());
-        for channel in channels {
-            let line = scale.line(affine.pairs.get(first_channel + channel), affine);
-            let sources = input.values.iter().skip(channel).step_by(input.channels);
-            let targets = output.iter_mut().skip(first_channel + channel).step_by(channels_out);
-            for (&source, target) in sources.zip(targets) {
-                *target = table[line.index(source.widen())];
+        let scale = GroupScale::of(input, channels.clone(), affine.gain_bits);
+        for first in channels.clone().step_by(LINES) {
+            let count = LINES.min(channels.end - first);
+            let mut lines = [Line::default(); LINES];
+            for (index, line) in lines[..count].iter_mut().enumerate() {
+                *line = scale.line(affine.pairs.get(first_channel + first + index), affine.bias_bits);
+            }
+            let sources = input.values.chunks_exact(input.channels);
+            let targets = output.chunks_exact_mut(channels_out);
+            for (source, target) in sources.zip(targets) {
+                let target = &mut target[first_channel + first..][..count];
+                for ((from, to), line) in source[first..][..count].iter().zip(target).zip(&lines) {
+                    *to = table[line.index(from.widen(), scale.shift)];
+                }
             }
         }
     }
@@ -75,29 +85,32 @@ pub fn group_norm_silu<I: Activation>(
 struct GroupScale {
     /// The mean in Q16 input steps.
     mean_q16: i64,
-    /// `1 / standard deviation` is `inverse * 2^-inverse_bits`, with `inverse` in 2^15..=2^16.
+    /// Gain over standard deviation is `gain * inverse * 2^-product_bits`, with `inverse` in 2^15..=2^16.
     inverse: i64,
-    inverse_bits: i32,
-}
-
-/// `index = (q * slope + offset) >> shift`, rounding included in the offset.
-struct Line {
-    slope: i32,
-    offset: i32,
+    product_bits: i32,
+    /// Fractional bits of the group's lines.
     shift: i32,
 }
 
+/// `index = (q * slope + offset) >> shift`, rounding included in the offset.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    slope: i32,
+    offset: i32,
+}
+
 impl GroupScale {
-    fn of<I: Activation>(input: &NormInput<'_, I>, channels: core::ops::Range<usize>) -> Self {
-        let (mut sum, mut squares, mut count) = (0i64, 0u64, 0u64);
+    fn of<I: Activation>(input: &NormInput<'_, I>, channels: core::ops::Range<usize>, gain_bits: u32) -> Self {
+        let (mut sum, mut squares, mut count) = (0i64, 0i64, 0u64);
         for pixel in input.values.chunks_exact(input.channels) {
             for value in &pixel[channels.clone()] {
-                let q = value.widen();
-                sum += q as i64;
-                squares += (q * q) as u64;
+                let q = value.widen() as i64;
+                sum += q;
+                squares += q * q;
             }
             count += channels.len() as u64;
         }
+        let squares = squares as u64;
         let variance = count * squares - sum.unsigned_abs() * sum.unsigned_abs();
         let epsilon = (count * count * input.epsilon_q8 as u64) >> 8;
         let spread = (variance + epsilon).max(1);
@@ -109,30 +122,30 @@ impl GroupScale {
         let quotient = (count << 47) / root;
         let excess = 64 - quotient.leading_zeros() as i32 - 16;
         let inverse = if excess > 0 { (quotient + (1 << (excess - 1))) >> excess } else { quotient << -excess };
+        let product_bits = 47 - (normalization / 2) as i32 - excess + gain_bits as i32;
         GroupScale {
             mean_q16: (sum << 16).div_euclid(count as i64),
             inverse: inverse as i64,
-            inverse_bits: 47 - (normalization / 2) as i32 - excess,
+            product_bits,
+            shift: (product_bits - 16).clamp(0, MAX_SHIFT),
         }
     }
 
-    fn line(&self, [gain, bias]: [i16; 2], affine: &Affine<'_>) -> Line {
+    fn line(&self, [gain, bias]: [i16; 2], bias_bits: u32) -> Line {
         let product = gain as i64 * self.inverse; // at most 2^31 in magnitude
-        let product_bits = self.inverse_bits + affine.gain_bits as i32;
-        let shift = (product_bits - 16).clamp(0, MAX_SHIFT);
-        let slope = scale_by_power(product, shift - product_bits).clamp(-(1 << 15), 1 << 15);
-        let bias = scale_by_power(bias as i64, shift - affine.bias_bits as i32);
+        let slope = scale_by_power(product, self.shift - self.product_bits).clamp(-(1 << 15), 1 << 15);
+        let bias = scale_by_power(bias as i64, self.shift - bias_bits as i32);
         let mean = (self.mean_q16 * slope + (1 << 15)) >> 16;
-        let half = (1 << shift) >> 1;
+        let half = (1 << self.shift) >> 1;
         let limit = (1 << 30) - 1;
-        Line { slope: slope as i32, offset: (bias - mean + half).clamp(-limit, limit) as i32, shift }
+        Line { slope: slope as i32, offset: (bias - mean + half).clamp(-limit, limit) as i32 }
     }
 }
 
 impl Line {
     #[inline(always)]
-    fn index(&self, q: i32) -> usize {
-        let steps = (q * self.slope + self.offset) >> self.shift;
+    fn index(&self, q: i32, shift: i32) -> usize {
+        let steps = (q * self.slope + self.offset) >> shift;
         (steps.clamp(-256, 255) + 256) as usize
     }
 }

@@ -216,7 +216,7 @@ fn check_tensor(model: &Model<'_>, index: u16) -> Result<u64, &'static str> {
         return Err("an empty shape, or one of more than 2^24 elements");
     }
     let offset = read_u32(record, tensor::OFFSET) as u64;
-    if offset % 4 != 0 {
+    if !offset.is_multiple_of(4) {
         return Err("an arena offset that is not a multiple of 4");
     }
     let t = model.tensor(index);
