@@ -79,13 +79,11 @@ impl<B: DenoiserBackend> Sampler<'_, B> {
     ) -> Tensor<B, 4> {
         let UNetConfig { height, width, channels, .. } = *self.config;
         let image = height * width * channels;
-        let values: Vec<f32> = samples
-            .clone()
+        let values = samples
             .flat_map(|sample| normals(seed, sample, noise_use).take(image))
             .map(|value| f32::from(value) / NOISE_ONE)
             .collect();
-        let shape = [(samples.end - samples.start) as usize, height, width, channels];
-        Tensor::<B, 4>::from_data(TensorData::new(values, shape), device).permute([0, 3, 1, 2])
+        from_pixels(values, self.config, device)
     }
 
     /// Draws `count` samples: number i from noise `(seed, i)` with class `i % classes`. `progress` hears how many are
@@ -122,9 +120,13 @@ pub fn to_pixels<B: Backend>(x: Tensor<B, 4>) -> Vec<u8> {
     values.into_iter().map(to_pixel).collect()
 }
 
-/// The inverse: `[n, height, width, channels]` in [-1, 1] to `[n, channels, height, width]`.
+/// Values `[n, height, width, channels]` to a tensor `[n, channels, height, width]`.
 pub fn from_pixels<B: Backend>(values: Vec<f32>, config: &UNetConfig, device: &B::Device) -> Tensor<B, 4> {
     let UNetConfig { height, width, channels, .. } = *config;
     let n = values.len() / (height * width * channels);
+    if channels == 1 {
+        // The same order; a permutation would be copied value by value.
+        return Tensor::from_data(TensorData::new(values, [n, 1, height, width]), device);
+    }
     Tensor::<B, 4>::from_data(TensorData::new(values, [n, height, width, channels]), device).permute([0, 3, 1, 2])
 }
