@@ -37,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME|FILE", default_value = "demo")]
     preset: String,
     /// How many samples the emulated chip draws, a multiple of the number of classes
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 400)]
     samples: u32,
 }
 
