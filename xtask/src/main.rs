@@ -49,6 +49,8 @@ enum Verb {
     Generate(verb::generate::Arguments),
     /// Put firmware and a model on a board, start it, and print how it identifies itself
     Flash(verb::flash::Arguments),
+    /// Count what the kernels cost on an emulated chip, beside what others measured
+    Bench(verb::bench::Arguments),
     /// What continuous integration runs: `test`, without progress bars
     Ci(verb::test::Arguments),
 }
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),
         Verb::Flash(arguments) => verb::flash::run(&arguments),
+        Verb::Bench(arguments) => verb::bench::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -37,8 +37,19 @@ pub fn conv<I: Activation, O: Activation>(
             gather_pair(shape, both, input, zero_in, windows, widened);
         }
         for (block, weights) in constants.weights.chunks_exact(taps * BLOCK).enumerate() {
-            widen(weights, widened);
             let lanes = Lanes::new(constants, block * BLOCK, shape.channels_out);
+            if count == 1 {
+                // A linear layer, or a pass's single pixel: widening the weights would not pay.
+                let at = lanes.first..lanes.first + lanes.count;
+                lanes.store(
+                    &dot_one(&windows[..2 * taps], weights, &lanes.bias),
+                    &mut pixels[at],
+                    zero_out,
+                    destination,
+                );
+                continue;
+            }
+            widen(weights, widened);
             for (pair, windows) in windows.chunks_exact(2 * taps).take(count.div_ceil(2)).enumerate() {
                 let sums = dot(windows, widened, &lanes.bias);
                 for (half, sums) in sums.as_chunks::<BLOCK>().0.iter().enumerate().take(count - 2 * pair) {
@@ -189,6 +200,49 @@ fn dot(windows: &[i16], widened: &[i16], bias: &[i32; BLOCK]) -> [i32; 2 * BLOCK
     // have room for eight, the bias has four.
     unsafe { dot_quads(windows.as_ptr(), widened.as_ptr(), quads, sums.as_mut_ptr(), bias) }
     sums
+}
+
+/// Sums of the first of two windows with four channels' packed weights, from `bias` on.
+fn dot_one(windows: &[i16], weights: &[i8], bias: &[i32; BLOCK]) -> [i32; BLOCK] {
+    assert_eq!(2 * windows.len(), weights.len());
+    let mut sums = *bias;
+    // SAFETY: a quad of two windows is 16 bytes and so is a quad of four channels; both slices hold as many quads.
+    unsafe { dot_one_quads(windows.as_ptr(), weights.as_ptr(), windows.len() / (2 * QUAD), &mut sums) }
+    sums
+}
+
+/// Registers: r0 windows, r1 weights, r2 quads, r3 and r12 elements, r8-r11 packed weights, lr widened ones, r4-r7 sums.
+#[unsafe(naked)]
+unsafe extern "C" fn dot_one_quads(windows: *const i16, weights: *const i8, quads: usize, sums: &mut [i32; BLOCK]) {
+    naked_asm!(
+        "push {{r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
+        "ldm r3, {{r4, r5, r6, r7}}",
+        "1:",
+        "ldm r1!, {{r8, r9, r10, r11}}",
+        "ldr r3, [r0], #8",
+        "ldr r12, [r0], #8",
+        "sxtb16 lr, r8",
+        "smlad r4, r3, lr, r4",
+        "sxtb16 lr, r8, ror #8",
+        "smlad r4, r12, lr, r4",
+        "sxtb16 lr, r9",
+        "smlad r5, r3, lr, r5",
+        "sxtb16 lr, r9, ror #8",
+        "smlad r5, r12, lr, r5",
+        "sxtb16 lr, r10",
+        "smlad r6, r3, lr, r6",
+        "sxtb16 lr, r10, ror #8",
+        "smlad r6, r12, lr, r6",
+        "sxtb16 lr, r11",
+        "smlad r7, r3, lr, r7",
+        "sxtb16 lr, r11, ror #8",
+        "smlad r7, r12, lr, r7",
+        "subs r2, #1",
+        "bne 1b",
+        "pop {{r3}}",
+        "stm r3, {{r4, r5, r6, r7}}",
+        "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}",
+    )
 }
 
 #[unsafe(naked)]
