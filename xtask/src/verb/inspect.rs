@@ -4,7 +4,7 @@ use crate::model_file;
 use anyhow::Result;
 use clap::Args;
 use mote_core::Model;
-use mote_core::kernel::Destination;
+use mote_core::kernel::{Destination, SILU_TABLE_LEN};
 use mote_core::model::{ConvOp, Element, NormOp, Op, Tensor};
 use std::path::PathBuf;
 
@@ -113,10 +113,10 @@ fn conv_bytes(op: &ConvOp<'_>) -> usize {
     op.constants.weights.len() + 8 * op.shape.channels_out
 }
 
-/// A gain and a bias of two bytes for each channel, once or for each (row, class).
+/// The table of the activation, and a gain and a bias of two bytes for each channel, once or for each (row, class).
 fn norm_bytes(model: &Model<'_>, op: &NormOp<'_>) -> usize {
     let conditions = if op.conditioned { usize::from(model.rows()) * usize::from(model.classes()) } else { 1 };
-    4 * conditions * op.channels
+    SILU_TABLE_LEN + 4 * conditions * op.channels
 }
 
 fn op_macs(model: &Model<'_>, index: u16) -> u64 {

@@ -1,0 +1,132 @@
+//! The demo's host stages at toy size, as a user runs them, and what they say when something is wrong.
+
+use mote_core::Model;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// `cargo run -p PACKAGE -- ARGUMENTS` at the repository's root: the program is built before this test runs.
+fn run(package: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO"))
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .args(["run", "--quiet", "--locked", "--package", package, "--"])
+        .args(arguments)
+        .output()
+        .expect("cargo starts")
+}
+
+fn succeed(package: &str, arguments: &[&str]) -> String {
+    let output = run(package, arguments);
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{package} {arguments:?}\n{out}\n{err}");
+    out.into_owned()
+}
+
+/// Runs what must fail with `code` and returns its one line on standard error.
+fn fail(package: &str, arguments: &[&str], code: i32) -> String {
+    let output = run(package, arguments);
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    assert_eq!(output.status.code(), Some(code), "{package} {arguments:?}: {message}");
+    let last = message.lines().last().unwrap_or_default().to_owned();
+    assert!(!message.contains("panicked"), "{message}");
+    last
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 temporary folder")
+}
+
+#[test]
+fn toy_stages_make_a_model_that_draws_and_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("toy");
+    let dir = text(&dir);
+    succeed("mote-train", &["train", "--run", dir, "--preset", "toy"]);
+    succeed("mote-train", &["distill", "--run", dir]);
+    succeed("mote-train", &["quantize", "--run", dir, "--samples", "20"]);
+    let model = folder.path().join("toy/model.mote");
+    let bytes = std::fs::read(&model).unwrap();
+    let parsed = Model::parse(&bytes).unwrap();
+    assert_eq!((parsed.height(), parsed.width(), parsed.classes(), parsed.rows()), (14, 14, 10, 2));
+
+    let picture = folder.path().join("a.png");
+    let arguments = ["generate", "--on", "host", "--class", "9", "--seed", "1", "--model", text(&model), "--out"];
+    succeed("xtask", &[&arguments[..], &[text(&picture)]].concat());
+    assert!(std::fs::read(&picture).unwrap().starts_with(b"\x89PNG"));
+
+    let table = succeed("mote-train", &["report", "--run", dir]);
+    assert!(table.contains("int8") && folder.path().join("toy/sheet.png").exists(), "{table}");
+
+    // The same command again changes nothing; the same seed elsewhere gives the same file.
+    let again = folder.path().join("again");
+    succeed("mote-train", &["train", "--run", text(&again), "--preset", "toy"]);
+    let weights = |run: &str| std::fs::read(folder.path().join(run).join("teacher.safetensors")).unwrap();
+    assert!(weights("toy") == weights("again"), "the same seed trained another teacher");
+}
+
+#[test]
+fn a_missing_data_folder_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("run");
+    let message =
+        fail("mote-train", &["train", "--run", text(&dir), "--preset", "toy", "--data", "/no/such/folder"], 1);
+    assert!(message.contains("/no/such/folder"), "{message}");
+    assert!(!dir.exists(), "a run folder was left behind");
+}
+
+#[test]
+fn images_of_different_sizes_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let class = folder.path().join("data/shoe");
+    std::fs::create_dir_all(&class).unwrap();
+    for (name, side) in [("a.png", 14), ("b.png", 13)] {
+        write_png(&class.join(name), side);
+    }
+    let (data, dir) = (folder.path().join("data"), folder.path().join("run"));
+    let arguments = ["train", "--run", text(&dir), "--preset", "toy", "--data", text(&data)];
+    let message = fail("mote-train", &arguments, 1);
+    assert!(message.contains(".png") && message.contains("13"), "{message}");
+    std::fs::write(class.join("b.png"), b"not a picture").unwrap();
+    let message = fail("mote-train", &arguments, 1);
+    assert!(message.contains("b.png"), "{message}");
+}
+
+fn write_png(path: &Path, side: u32) {
+    let file = std::fs::File::create(path).unwrap();
+    let mut encoder = png::Encoder::new(file, side, side);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&vec![100; (side * side) as usize]).unwrap();
+}
+
+#[test]
+fn generate_names_what_is_wrong_with_a_model_or_a_class() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("a.png");
+    let bytes = include_bytes!("../../firmware/models/demo.mote");
+    let cut = folder.path().join("cut.mote");
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    let generate = |model: &Path, class: &str, code| {
+        let arguments =
+            ["generate", "--on", "host", "--seed", "1", "--class", class, "--model", text(model), "--out", text(&out)];
+        fail("xtask", &arguments, code)
+    };
+    let message = generate(&cut, "0", 1);
+    assert!(message.contains("cut off"), "{message}");
+    let mut newer = bytes.to_vec();
+    newer[4] = 99;
+    std::fs::write(&cut, newer).unwrap();
+    let message = generate(&cut, "0", 1);
+    assert!(message.contains("version 99"), "{message}");
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/models/demo.mote");
+    let message = generate(&demo, "10", 2);
+    assert!(message.contains("10"), "{message}");
+    assert!(!out.exists(), "a picture was left behind");
+}
+
+#[test]
+fn stages_out_of_order_say_what_to_run_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = text(folder.path());
+    assert!(fail("mote-train", &["distill", "--run", dir], 2).contains("mote-train train"));
+    assert!(fail("mote-train", &["quantize", "--run", dir], 2).contains("mote-train distill"));
+}
