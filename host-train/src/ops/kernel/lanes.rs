@@ -294,3 +294,108 @@ mod x86 {
         }
     }
 }
+
+/// Every machine runs one of the variants; here each runs that this machine can, against the formulas in f64.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANNELS: usize = 3;
+    const OUT: usize = 10;
+    const TAPS: [isize; 3] = [-5, 0, 7];
+    const LEN: usize = 96;
+    const STRIDE: usize = LEN + 16;
+    const ORIGIN: usize = 8;
+
+    fn wave(count: usize, pitch: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * pitch).sin()).collect()
+    }
+
+    fn x() -> Vec<f32> {
+        wave(ORIGIN + CHANNELS * STRIDE + LEN, 0.37)
+    }
+
+    fn at(values: &[f32], channel: usize, i: usize, tap: isize) -> f64 {
+        f64::from(values[(ORIGIN + channel * STRIDE + i).strict_add_signed(tap)])
+    }
+
+    type ProductVariant = (&'static str, for<'a> unsafe fn(Product<'a>));
+    type CorrelationVariant = (&'static str, for<'a> unsafe fn(Correlation<'a, 3>));
+
+    fn check(name: &str, found: f32, expected: f64) {
+        assert!((f64::from(found) - expected).abs() < 1e-4, "{name}: {found} against {expected}");
+    }
+
+    #[test]
+    fn every_product_follows_its_formula() {
+        #[allow(unused_mut, reason = "other processors have the portable variant alone")]
+        let mut variants: Vec<ProductVariant> = vec![("portable", product::<Portable, 4, 1>)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            variants.extend(is_x86_feature_detected!("avx512f").then_some(("AVX-512", x86::product_avx512 as _)));
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            variants.extend(avx2.then_some(("AVX2", x86::product_avx2 as _)));
+        }
+        let (x, weights) = (x(), wave(blocks(OUT) * CHANNELS * TAPS.len() * BLOCK, 0.71));
+        for (name, run) in variants {
+            let mut out = vec![0.0; blocks(OUT) * BLOCK * LEN];
+            let job = Product {
+                x: &x,
+                origin: ORIGIN,
+                x_stride: STRIDE,
+                channels: CHANNELS,
+                taps: &TAPS,
+                weights: &weights,
+                out: &mut out,
+                out_stride: LEN,
+                out_channels: OUT,
+                len: LEN,
+            };
+            // SAFETY: the machine has the variant's instructions; `x` and `out` hold every address of the formula.
+            unsafe { run(job) };
+            for (o, i) in (0..OUT).flat_map(|o| (0..LEN).map(move |i| (o, i))) {
+                let weight = |c: usize, t: usize| {
+                    let place = ((o / BLOCK * CHANNELS + c) * TAPS.len() + t) * BLOCK + o % BLOCK;
+                    f64::from(weights[place])
+                };
+                let terms = (0..CHANNELS).flat_map(|c| (0..TAPS.len()).map(move |t| (c, t)));
+                check(name, out[o * LEN + i], terms.map(|(c, t)| weight(c, t) * at(&x, c, i, TAPS[t])).sum());
+            }
+        }
+    }
+
+    #[test]
+    fn every_correlation_follows_its_formula() {
+        #[allow(unused_mut, reason = "other processors have the portable variant alone")]
+        let mut variants: Vec<CorrelationVariant> = vec![("portable", correlation::<Portable, 1, 3>)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            variants.extend(is_x86_feature_detected!("avx512f").then_some(("AVX-512", x86::correlation_avx512 as _)));
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            variants.extend(avx2.then_some(("AVX2", x86::correlation_avx2 as _)));
+        }
+        let (x, y) = (x(), wave(OUT * LEN, 0.53));
+        for (name, run) in variants {
+            let mut sums = vec![1.0; OUT * CHANNELS * 3];
+            let job = Correlation {
+                x: &x,
+                origin: ORIGIN,
+                x_stride: STRIDE,
+                channels: CHANNELS,
+                taps: TAPS,
+                y: &y,
+                y_stride: LEN,
+                out_channels: OUT,
+                len: LEN,
+                sums: &mut sums,
+            };
+            // SAFETY: the machine has the variant's instructions; `x`, `y` and `sums` hold every address of the formula.
+            unsafe { run(job) };
+            for (index, sum) in sums.iter().enumerate() {
+                let (o, c, t) = (index / (CHANNELS * 3), index / 3 % CHANNELS, index % 3);
+                let terms = (0..LEN).map(|i| f64::from(y[o * LEN + i]) * at(&x, c, i, TAPS[t]));
+                check(name, *sum, 1.0 + terms.sum::<f64>());
+            }
+        }
+    }
+}
