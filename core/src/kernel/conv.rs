@@ -163,18 +163,36 @@ fn dot(window: &[i16], weights: &[i8]) -> [i32; BLOCK] {
 pub(super) fn gather<I: Activation>(shape: &ConvShape, index: usize, input: &[I], zero_in: i32, window: &mut [i16]) {
     let (row, column) = (index / shape.output[1], index % shape.output[1]);
     let (parts, rest) = window.split_at_mut(shape.taps());
-    for (tap, part) in parts.chunks_exact_mut(shape.channels_in).enumerate() {
-        let y = position(shape, row, tap / shape.kernel, shape.input[0]);
-        let x = position(shape, column, tap % shape.kernel, shape.input[1]);
-        match (y, x) {
-            (Some(y), Some(x)) => {
-                let pixel = &input[(y * shape.input[1] + x) * shape.channels_in..][..shape.channels_in];
-                part.iter_mut().zip(pixel).for_each(|(to, from)| *to = from.widen() as i16);
+    let run = run(shape, column);
+    for (tap_row, part) in parts.chunks_exact_mut(shape.kernel * shape.channels_in).enumerate() {
+        let Some(y) = position(shape, row, tap_row, shape.input[0]) else {
+            part.fill(zero_in as i16);
+            continue;
+        };
+        if let Some(first) = run {
+            widen(&input[(y * shape.input[1] + first) * shape.channels_in..], part);
+            continue;
+        }
+        for (tap_column, part) in part.chunks_exact_mut(shape.channels_in).enumerate() {
+            match position(shape, column, tap_column, shape.input[1]) {
+                Some(x) => widen(&input[(y * shape.input[1] + x) * shape.channels_in..], part),
+                None => part.fill(zero_in as i16),
             }
-            _ => part.fill(zero_in as i16),
         }
     }
     rest.fill(0);
+}
+
+/// The first input column of a window whose columns all lie in the image and beside each other.
+#[inline(always)]
+pub(super) fn run(shape: &ConvShape, column: usize) -> Option<usize> {
+    let first = (column * shape.stride).checked_sub(shape.kernel / 2)?;
+    (shape.upsample == 1 && first + shape.kernel <= shape.input[1]).then_some(first)
+}
+
+#[inline(always)]
+fn widen<I: Activation>(from: &[I], to: &mut [i16]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen() as i16);
 }
 
 /// The input row or column under kernel position `tap` at output position `output`; `None` is padding.

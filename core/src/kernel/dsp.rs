@@ -8,7 +8,7 @@
 
 #![allow(unsafe_code, reason = "naked functions over pointers into checked slices")]
 
-use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, gather, position};
+use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, gather, position, run};
 use crate::quant::{Activation, requantize};
 use core::arch::naked_asm;
 
@@ -118,16 +118,22 @@ fn gather_pair<I: Activation>(
     let padding: &mut [I] = &mut bytemuck::cast_slice_mut(spare)[..channels];
     padding.fill(I::saturate(zero_in));
     let [a, b] = both.map(|index| (index / shape.output[1], index % shape.output[1]));
-    for (tap, part) in windows.chunks_exact_mut(2 * channels).enumerate() {
-        let at = |(row, column)| {
-            let y = position(shape, row, tap / shape.kernel, shape.input[0]);
-            let x = position(shape, column, tap % shape.kernel, shape.input[1]);
-            match (y, x) {
-                (Some(y), Some(x)) => &input[(y * shape.input[1] + x) * channels..][..channels],
+    let runs = [a, b].map(|(_, column)| run(shape, column));
+    let pixel = |y: usize, x: usize, len: usize| &input[(y * shape.input[1] + x) * channels..][..len];
+    for (tap_row, part) in windows.chunks_exact_mut(2 * shape.kernel * channels).enumerate() {
+        let [y_a, y_b] = [a, b].map(|(row, _)| position(shape, row, tap_row, shape.input[0]));
+        if let ([Some(x_a), Some(x_b)], Some(y_a), Some(y_b)) = (runs, y_a, y_b) {
+            let len = shape.kernel * channels;
+            interleave(pixel(y_a, x_a, len), pixel(y_b, x_b, len), part);
+            continue;
+        }
+        for (tap_column, part) in part.chunks_exact_mut(2 * channels).enumerate() {
+            let at = |y: Option<usize>, column| match (y, position(shape, column, tap_column, shape.input[1])) {
+                (Some(y), Some(x)) => pixel(y, x, channels),
                 _ => &*padding,
-            }
-        };
-        interleave(at(a), at(b), part);
+            };
+            interleave(at(y_a, a.1), at(y_b, b.1), part);
+        }
     }
 }
 
