@@ -42,7 +42,7 @@ struct Output {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = args.data.load()?;
     let classes = loaded.scorer.shape().classes;
-    if args.samples < 2 || args.samples % classes != 0 {
+    if args.samples < 2 || !args.samples.is_multiple_of(classes) {
         return Err(Usage(format!("--samples {} is not a multiple of the {classes} classes", args.samples)).into());
     }
     let file = files::read(&args.model)?;

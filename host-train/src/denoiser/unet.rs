@@ -122,13 +122,13 @@ impl UNetConfig {
             return Err(ConfigError::TooLarge { what, found, most });
         }
         let halvings = self.widths.len() - 1;
-        if self.height % (1 << halvings) != 0 || self.width % (1 << halvings) != 0 {
+        if [self.height, self.width].iter().any(|side| !side.is_multiple_of(1 << halvings)) {
             return Err(ConfigError::Odd { width: self.width, height: self.height, halvings });
         }
         if let Some(&width) = self.widths.iter().find(|&&width| width == 0 || width % self.groups != 0) {
             return Err(ConfigError::Groups { width, groups: self.groups });
         }
-        if self.embedding % 2 != 0 {
+        if !self.embedding.is_multiple_of(2) {
             return Err(ConfigError::Embedding(self.embedding));
         }
         Ok(())

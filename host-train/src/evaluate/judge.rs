@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_small_judge_learns_black_from_white() {
-        let image = |index: usize| [if index % 2 == 0 { 10 } else { 240 }; 16];
+        let image = |index: usize| [if index.is_multiple_of(2) { 10 } else { 240 }; 16];
         let set = Dataset {
             images: (0..40).flat_map(image).collect(),
             labels: (0..40).map(|index| index % 2).collect(),

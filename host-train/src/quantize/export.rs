@@ -6,7 +6,7 @@ use mote_core::format::{EmitError, OpSpec, Spec, emit, emitted_len};
 use mote_core::kernel::{Destination, SILU_TABLE_LEN};
 use mote_core::model::{Element, NormPart, Row, Tensor};
 use mote_core::plan;
-use mote_core::quant::{STATE_BITS, STATE_ONE};
+use mote_core::quant::STATE_ONE;
 use mote_core::step_table::CoefficientError;
 
 /// Why a graph cannot become a file.
@@ -128,7 +128,7 @@ fn choose_scales(graph: &Graph, calibration: &Calibration, tables: &[Option<Tabl
         let [low, high] = calibration.tensors[index];
         let largest = low.abs().max(high.abs()).max(1e-3);
         let (element, scale, zero) = match (tensor.role, tables[index]) {
-            (Role::State, _) => (Element::I16, (STATE_BITS as f32 * -1.0).exp2(), 0),
+            (Role::State, _) => (Element::I16, 1.0 / f32::from(STATE_ONE), 0),
             (Role::Activation, Some(table)) => {
                 let [low, high] = table.range();
                 let scale = (high - low).max(1e-6) / 255.0;
@@ -169,7 +169,7 @@ enum Rounded<'g> {
         parts: Vec<NormPart>,
         bits: [u8; 2],
         affine: Vec<[i16; 2]>,
-        table: [i8; SILU_TABLE_LEN],
+        table: Box<[i8; SILU_TABLE_LEN]>,
     },
 }
 
@@ -270,7 +270,7 @@ fn round_norm<'g>(norm: &'g GraphNorm, tensors: &[Tensor], table: &Table) -> Rou
         parts: norm.inputs.iter().map(part).collect(),
         bits,
         affine: steps.iter().map(fixed).collect(),
-        table: std::array::from_fn(entry),
+        table: Box::new(std::array::from_fn(entry)),
     }
 }
 
