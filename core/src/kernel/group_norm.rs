@@ -19,7 +19,7 @@ use crate::view::I16Pairs;
 pub const SILU_TABLE_LEN: usize = 512;
 
 /// Channels whose lines are ready at a time.
-const LINES: usize = 8;
+const LINES: usize = 16;
 
 /// Most bits that the slope's fixed point may have, so that `q * slope + offset` fits an `i32`.
 const MAX_SHIFT: i32 = 20;
@@ -60,28 +60,29 @@ pub fn group_norm_silu<I: Activation>(
     first_channel: usize,
 ) {
     let per_group = input.channels / input.groups;
-    for group in 0..input.groups {
-        let channels = group * per_group..(group + 1) * per_group;
-        let scale = GroupScale::of(input, channels.clone(), affine.gain_bits);
-        for first in channels.clone().step_by(LINES) {
-            let count = LINES.min(channels.end - first);
-            let mut lines = [Line::default(); LINES];
-            for (index, line) in lines[..count].iter_mut().enumerate() {
-                *line = scale.line(affine.pairs.get(first_channel + first + index), affine.bias_bits);
+    let mut scale = GroupScale::default();
+    for first in (0..input.channels).step_by(LINES) {
+        let count = LINES.min(input.channels - first);
+        let mut lines = [Line::default(); LINES];
+        for (channel, line) in (first..).zip(&mut lines[..count]) {
+            if channel.is_multiple_of(per_group) {
+                scale = GroupScale::of(input, channel..channel + per_group, affine.gain_bits);
             }
-            let sources = input.values.chunks_exact(input.channels);
-            let targets = output.chunks_exact_mut(channels_out);
-            for (source, target) in sources.zip(targets) {
-                let target = &mut target[first_channel + first..][..count];
-                for ((from, to), line) in source[first..][..count].iter().zip(target).zip(&lines) {
-                    *to = table[line.index(from.widen(), scale.shift)];
-                }
+            *line = scale.line(affine.pairs.get(first_channel + channel), affine.bias_bits);
+        }
+        let sources = input.values.chunks_exact(input.channels);
+        let targets = output.chunks_exact_mut(channels_out);
+        for (source, target) in sources.zip(targets) {
+            let target = &mut target[first_channel + first..][..count];
+            for ((from, to), line) in source[first..][..count].iter().zip(target).zip(&lines) {
+                *to = table[line.index(from.widen())];
             }
         }
     }
 }
 
 /// The statistics of one group, ready to be turned into a line for each of its channels.
+#[derive(Default)]
 struct GroupScale {
     /// The mean in Q16 input steps.
     mean_q16: i64,
@@ -97,6 +98,7 @@ struct GroupScale {
 struct Line {
     slope: i32,
     offset: i32,
+    shift: i32,
 }
 
 impl GroupScale {
@@ -138,14 +140,14 @@ impl GroupScale {
         let mean = (self.mean_q16 * slope + (1 << 15)) >> 16;
         let half = (1 << self.shift) >> 1;
         let limit = (1 << 30) - 1;
-        Line { slope: slope as i32, offset: (bias - mean + half).clamp(-limit, limit) as i32 }
+        Line { slope: slope as i32, offset: (bias - mean + half).clamp(-limit, limit) as i32, shift: self.shift }
     }
 }
 
 impl Line {
     #[inline(always)]
-    fn index(&self, q: i32, shift: i32) -> usize {
-        let steps = (q * self.slope + self.offset) >> shift;
+    fn index(&self, q: i32) -> usize {
+        let steps = (q * self.slope + self.offset) >> self.shift;
         (steps.clamp(-256, 255) + 256) as usize
     }
 }
