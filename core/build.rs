@@ -4,10 +4,8 @@ fn main() {
     println!("cargo:rustc-check-cfg=cfg(mote_dsp)");
     println!("cargo:rerun-if-changed=build.rs");
     let target = std::env::var("TARGET").unwrap_or_default();
-    // On Armv8-M the extension is optional and no stable cfg tells: the processor named to the compiler does.
-    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let named = ["cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|cpu| flags.contains(cpu));
-    if target.starts_with("thumbv7em") || (target.starts_with("thumbv8m.main") && named) {
+    // Armv8-M has the instructions only as an extension, which the assembler does not take from the processor's name.
+    if target.starts_with("thumbv7em") {
         println!("cargo:rustc-cfg=mote_dsp");
     }
 }

@@ -1,5 +1,4 @@
-//! Convolution for Armv7E-M and Armv8-M with the DSP extension (Cortex-M4, M7, M33): two pixels by four channels a block,
-//! two products an instruction (`SMLAD`).
+//! Convolution for Armv7E-M (Cortex-M4, M7): two pixels by four channels a block, two products an instruction (`SMLAD`).
 //!
 //! Windows of a pass are gathered once as i16 in pairs of pixels, weights of a block are widened once a pass, both in the
 //! arena's scratch. The inner loop then takes 3 double loads and 8 `SMLAD` for 16 multiply-accumulates: 0.69 instructions
