@@ -131,7 +131,7 @@ pub fn conv<I: Activation, O: Activation>(
 
 /// The stored value of one output.
 #[inline(always)]
-pub(super) fn finish<O: Activation>(
+fn finish<O: Activation>(
     constants: &ConvWeights<'_>,
     channel: usize,
     sum: i32,

@@ -273,6 +273,25 @@ unsafe extern "C" fn widen_quads(weights: *const i8, widened: *mut i16, quads: u
     )
 }
 
+/// Half a quad for [`dot_quads`]: one word of each pixel's window, one of each channel's weights.
+macro_rules! half_quad {
+    () => {
+        concat!(
+            "ldrd r2, r3, [r0], #8\n",
+            "ldrd r12, lr, [r1], #8\n",
+            "smlad r4, r2, r12, r4\n",
+            "smlad r8, r3, r12, r8\n",
+            "smlad r5, r2, lr, r5\n",
+            "smlad r9, r3, lr, r9\n",
+            "ldrd r12, lr, [r1], #8\n",
+            "smlad r6, r2, r12, r6\n",
+            "smlad r10, r3, r12, r10\n",
+            "smlad r7, r2, lr, r7\n",
+            "smlad r11, r3, lr, r11\n",
+        )
+    };
+}
+
 /// Registers: r0 windows, r1 weights, r2 and r3 elements, r12 and lr weights, r4-r11 the eight sums. The count and the
 /// place of the sums wait on the stack.
 #[unsafe(naked)]
@@ -296,51 +315,11 @@ unsafe extern "C" fn dot_quads(
         "tst r2, #1",
         "bne 2f",
         "1:",
-        "ldrd r2, r3, [r0], #8",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r4, r2, r12, r4",
-        "smlad r8, r3, r12, r8",
-        "smlad r5, r2, lr, r5",
-        "smlad r9, r3, lr, r9",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r6, r2, r12, r6",
-        "smlad r10, r3, r12, r10",
-        "smlad r7, r2, lr, r7",
-        "smlad r11, r3, lr, r11",
-        "ldrd r2, r3, [r0], #8",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r4, r2, r12, r4",
-        "smlad r8, r3, r12, r8",
-        "smlad r5, r2, lr, r5",
-        "smlad r9, r3, lr, r9",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r6, r2, r12, r6",
-        "smlad r10, r3, r12, r10",
-        "smlad r7, r2, lr, r7",
-        "smlad r11, r3, lr, r11",
+        half_quad!(),
+        half_quad!(),
         "2:",
-        "ldrd r2, r3, [r0], #8",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r4, r2, r12, r4",
-        "smlad r8, r3, r12, r8",
-        "smlad r5, r2, lr, r5",
-        "smlad r9, r3, lr, r9",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r6, r2, r12, r6",
-        "smlad r10, r3, r12, r10",
-        "smlad r7, r2, lr, r7",
-        "smlad r11, r3, lr, r11",
-        "ldrd r2, r3, [r0], #8",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r4, r2, r12, r4",
-        "smlad r8, r3, r12, r8",
-        "smlad r5, r2, lr, r5",
-        "smlad r9, r3, lr, r9",
-        "ldrd r12, lr, [r1], #8",
-        "smlad r6, r2, r12, r6",
-        "smlad r10, r3, r12, r10",
-        "smlad r7, r2, lr, r7",
-        "smlad r11, r3, lr, r11",
+        half_quad!(),
+        half_quad!(),
         "ldr r2, [sp]",
         "subs r2, #1",
         "str r2, [sp]",
