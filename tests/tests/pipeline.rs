@@ -1,17 +1,32 @@
 //! The demo's host stages at toy size, as a user runs them, and what they say when something is wrong.
 
 use mote_core::Model;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
-/// `cargo run -p PACKAGE -- ARGUMENTS` at the repository's root: the program is built before this test runs.
-fn run(package: &str, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO"))
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .args(["run", "--quiet", "--locked", "--package", package, "--"])
-        .args(arguments)
-        .output()
-        .expect("cargo starts")
+/// Builds both programs once, as `cargo test --workspace` has them: with the whole workspace named, the dependencies keep
+/// their features and burn is not compiled again.
+fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let arguments = ["build", "--quiet", "--locked", "--workspace", "--bin", "mote-train", "--bin", "xtask"];
+        let status = Command::new(env!("CARGO")).current_dir(root()).args(arguments).status().expect("cargo starts");
+        assert!(status.success(), "mote-train or xtask does not build");
+    });
+    // This test lies in `deps`, beside the programs.
+    let mut path = std::env::current_exe().expect("the test's own path");
+    path.pop();
+    path.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Runs a program at the repository's root.
+fn run(name: &str, arguments: &[&str]) -> Output {
+    Command::new(program(name)).current_dir(root()).args(arguments).output().expect("the program starts")
 }
 
 fn succeed(package: &str, arguments: &[&str]) -> String {
@@ -117,7 +132,7 @@ fn generate_names_what_is_wrong_with_a_model_or_a_class() {
     std::fs::write(&cut, newer).unwrap();
     let message = generate(&cut, "0", 1);
     assert!(message.contains("version 99"), "{message}");
-    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware/models/demo.mote");
+    let demo = root().join("firmware/models/demo.mote");
     let message = generate(&demo, "10", 2);
     assert!(message.contains("10"), "{message}");
     assert!(!out.exists(), "a picture was left behind");

@@ -34,8 +34,12 @@ pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
 }
 
 /// Compiles mote-train if it is not up to date; the first time takes minutes and shows its progress.
+///
+/// The whole workspace is named, though one program is built: so the dependencies have the features that `cargo test
+/// --workspace` gives them, and burn is compiled once for both.
 pub(crate) fn build_mote_train() -> Result<()> {
-    run_program(Command::new("cargo").current_dir(root()).args(["build", "--locked", "--package", "mote-train"]))
+    let arguments = ["build", "--locked", "--workspace", "--bin", "mote-train"];
+    run_program(Command::new("cargo").current_dir(root()).args(arguments))
 }
 
 /// The compiled mote-train.
