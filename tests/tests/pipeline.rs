@@ -93,16 +93,16 @@ fn images_of_different_sizes_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let class = folder.path().join("data/shoe");
     std::fs::create_dir_all(&class).unwrap();
-    for (name, side) in [("a.png", 14), ("b.png", 13)] {
-        write_png(&class.join(name), side);
+    for index in 0..6 {
+        write_png(&class.join(format!("{index}.png")), if index == 3 { 13 } else { 14 });
     }
     let (data, dir) = (folder.path().join("data"), folder.path().join("run"));
     let arguments = ["train", "--run", text(&dir), "--preset", "toy", "--data", text(&data)];
     let message = fail("mote-train", &arguments, 1);
-    assert!(message.contains(".png") && message.contains("13"), "{message}");
-    std::fs::write(class.join("b.png"), b"not a picture").unwrap();
+    assert!(message.contains("3.png") && message.contains("13"), "{message}");
+    std::fs::write(class.join("3.png"), b"not a picture").unwrap();
     let message = fail("mote-train", &arguments, 1);
-    assert!(message.contains("b.png"), "{message}");
+    assert!(message.contains("3.png"), "{message}");
 }
 
 fn write_png(path: &Path, side: u32) {

@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
     }
-    tally.program("cargo test", cargo(&["test", "--locked", "--workspace"]));
+    tally.program("cargo test", cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]));
     tally.finish(started)
 }
 
