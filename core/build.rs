@@ -1,11 +1,17 @@
 //! Chooses the kernels: `mote_dsp` for processors with the Armv7E-M DSP instructions. Kernels never change a number.
 
 fn main() {
-    println!("cargo:rustc-check-cfg=cfg(mote_dsp)");
+    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_dsp_extension)");
     println!("cargo:rerun-if-changed=build.rs");
     let target = std::env::var("TARGET").unwrap_or_default();
-    // Armv8-M has the instructions only as an extension, which the assembler does not take from the processor's name.
-    if target.starts_with("thumbv7em") {
+    // On Armv8-M the instructions are an extension, and no stable cfg tells: the processor named to the compiler does.
+    let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let named = ["cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|cpu| flags.contains(cpu));
+    let extension = target.starts_with("thumbv8m.main") && named;
+    if extension {
+        println!("cargo:rustc-cfg=mote_dsp_extension");
+    }
+    if extension || target.starts_with("thumbv7em") {
         println!("cargo:rustc-cfg=mote_dsp");
     }
 }

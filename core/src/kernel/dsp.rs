@@ -1,4 +1,5 @@
-//! Convolution for Armv7E-M (Cortex-M4, M7): two pixels by four channels a block, two products an instruction (`SMLAD`).
+//! Convolution for Armv7E-M and Armv8-M with the DSP extension (Cortex-M4, M7, M33): two pixels by four channels a block,
+//! two products an instruction (`SMLAD`).
 //!
 //! Windows of a pass are gathered once as i16 in pairs of pixels, weights of a block are widened once a pass, both in the
 //! arena's scratch. The inner loop then takes 3 double loads and 8 `SMLAD` for 16 multiply-accumulates: 0.69 instructions
@@ -10,6 +11,21 @@
 use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, gather, position, run};
 use crate::quant::{Activation, requantize};
 use core::arch::naked_asm;
+
+/// Armv8-M has the instructions only as an extension, which the assembler takes from a processor that has it. On Armv7E-M
+/// there is nothing to name.
+#[cfg(mote_dsp_extension)]
+macro_rules! dsp_extension {
+    () => {
+        ".cpu cortex-m33"
+    };
+}
+#[cfg(not(mote_dsp_extension))]
+macro_rules! dsp_extension {
+    () => {
+        ""
+    };
+}
 
 /// The same function as [`super::conv_reference`].
 #[expect(clippy::too_many_arguments, reason = "the reference's signature")]
@@ -152,6 +168,7 @@ fn interleave<I: Activation>(a: &[I], b: &[I], pairs: &mut [i16]) {
 #[unsafe(naked)]
 unsafe extern "C" fn interleave_i8(a: *const i8, b: *const i8, pairs: *mut i16, quads: usize) {
     naked_asm!(
+        dsp_extension!(),
         "push {{r4, r5, r6, r7}}",
         "1:",
         "ldr r6, [r0], #4",
@@ -171,6 +188,7 @@ unsafe extern "C" fn interleave_i8(a: *const i8, b: *const i8, pairs: *mut i16, 
 #[unsafe(naked)]
 unsafe extern "C" fn interleave_i16(a: *const i16, b: *const i16, pairs: *mut i16, quads: usize) {
     naked_asm!(
+        dsp_extension!(),
         "push {{r4, r5, r6, r7, r8, r9, r10, r11}}",
         "1:",
         "ldr r8, [r0], #4",
@@ -220,6 +238,7 @@ fn dot_one(windows: &[i16], weights: &[i8], bias: &[i32; BLOCK]) -> [i32; BLOCK]
 #[unsafe(naked)]
 unsafe extern "C" fn dot_one_quads(windows: *const i16, weights: *const i8, quads: usize, sums: &mut [i32; BLOCK]) {
     naked_asm!(
+        dsp_extension!(),
         "push {{r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
         "ldm r3, {{r4, r5, r6, r7}}",
         "1:",
@@ -253,6 +272,7 @@ unsafe extern "C" fn dot_one_quads(windows: *const i16, weights: *const i8, quad
 #[unsafe(naked)]
 unsafe extern "C" fn widen_quads(weights: *const i8, widened: *mut i16, quads: usize) {
     naked_asm!(
+        dsp_extension!(),
         "push {{r4, r5, r6, r7, r8, r9, r10, r11}}",
         "1:",
         "ldm r0!, {{r8, r9, r10, r11}}",
@@ -303,6 +323,7 @@ unsafe extern "C" fn dot_quads(
     bias: &[i32; BLOCK],
 ) {
     naked_asm!(
+        dsp_extension!(),
         "push {{r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}}",
         // The fifth argument lies above the twelve saved registers.
         "ldr r12, [sp, #48]",
