@@ -39,6 +39,10 @@ pub fn conv<I: Activation, O: Activation>(
     destination: Destination,
     scratch: &mut [i16],
 ) {
+    // Loads of several registers trap on other addresses; a file may lie anywhere.
+    if !is_aligned(constants.weights) || !is_aligned(scratch) {
+        return super::conv_reference(shape, constants, input, zero_in, output, zero_out, destination, scratch);
+    }
     let taps = shape.padded_taps();
     let (widened, windows) = scratch.split_at_mut(taps * BLOCK);
     let per_pass = shape.pixels_a_pass();
@@ -74,6 +78,10 @@ pub fn conv<I: Activation, O: Activation>(
             }
         }
     }
+}
+
+fn is_aligned<T>(values: &[T]) -> bool {
+    values.as_ptr().addr().is_multiple_of(4)
 }
 
 /// The constants of a block's channels; those past the last are zero.
@@ -210,7 +218,8 @@ unsafe extern "C" fn interleave_i16(a: *const i16, b: *const i16, pairs: *mut i1
 /// Widens one block's weights: for each quad, the words (0, 2) of the four channels, then the words (1, 3).
 fn widen(weights: &[i8], widened: &mut [i16]) {
     assert_eq!(weights.len(), widened.len());
-    // SAFETY: a quad of four channels is 16 bytes packed and 32 widened; `widened` holds as many quads as `weights`.
+    // SAFETY: a quad of four channels is 16 bytes packed and 32 widened; `widened` holds as many quads as `weights`; both
+    // are aligned, as `conv` has checked.
     unsafe { widen_quads(weights.as_ptr(), widened.as_mut_ptr(), weights.len() / (BLOCK * QUAD)) }
 }
 
@@ -219,8 +228,8 @@ fn dot(windows: &[i16], widened: &[i16], bias: &[i32; BLOCK]) -> [i32; 2 * BLOCK
     assert_eq!(2 * windows.len(), widened.len());
     let mut sums = [0; 2 * BLOCK];
     let quads = windows.len() / (2 * QUAD);
-    // SAFETY: a quad of two windows is 16 bytes, a quad of four channels 32; both slices hold as many quads. The sums
-    // have room for eight, the bias has four.
+    // SAFETY: a quad of two windows is 16 bytes, a quad of four channels 32; both slices hold as many quads and
+    // are aligned, as `conv` has checked. The sums have room for eight, the bias has four.
     unsafe { dot_quads(windows.as_ptr(), widened.as_ptr(), quads, sums.as_mut_ptr(), bias) }
     sums
 }
@@ -229,7 +238,8 @@ fn dot(windows: &[i16], widened: &[i16], bias: &[i32; BLOCK]) -> [i32; 2 * BLOCK
 fn dot_one(windows: &[i16], weights: &[i8], bias: &[i32; BLOCK]) -> [i32; BLOCK] {
     assert_eq!(2 * windows.len(), weights.len());
     let mut sums = *bias;
-    // SAFETY: a quad of two windows is 16 bytes and so is a quad of four channels; both slices hold as many quads.
+    // SAFETY: a quad of two windows is 16 bytes and so is a quad of four channels; both slices hold as many quads
+    // and are aligned, as `conv` has checked.
     unsafe { dot_one_quads(windows.as_ptr(), weights.as_ptr(), windows.len() / (2 * QUAD), &mut sums) }
     sums
 }
