@@ -50,7 +50,9 @@ impl core::fmt::Display for ArenaError {
             ArenaError::TooSmall { len, needed } => {
                 write!(f, "an arena of {len} bytes, but this model needs {needed}: give a larger one")
             }
-            ArenaError::Misaligned => f.write_str("the arena does not begin at a multiple of 4: use mote_core::Arena"),
+            ArenaError::Misaligned => {
+                f.write_str("the arena does not begin at a multiple of 4: use mote_core::Arena or mote_core::aligned")
+            }
         }
     }
 }
@@ -129,6 +131,13 @@ impl<const N: usize> Default for Arena<N> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What [`Generator::new`] can take of memory that may lie anywhere: from the first multiple of 4 on. Three bytes more than
+/// [`Model::arena_len`] are always enough.
+pub fn aligned(memory: &mut [u8]) -> &mut [u8] {
+    let skipped = memory.as_ptr().align_offset(4).min(memory.len());
+    &mut memory[skipped..]
 }
 
 /// A sampler over one model and one arena. It allocates nothing and cannot fail once a request is accepted.
@@ -294,7 +303,7 @@ impl<'m, 'a> Generator<'m, 'a> {
         let state = self.model.tensor(format::STATE).offset;
         let output = self.model.tensor(format::OUTPUT).offset;
         let history = self.model.history().map(|t| t.offset);
-        let arena: &mut [i16] = bytemuck::cast_slice_mut(even(self.arena));
+        let arena: &mut [i16] = bytemuck::cast_slice_mut(self.arena);
         let mut noise = normals(self.request.seed, self.request.sample, NoiseUse::Row(self.row));
         for i in 0..self.model.sample_len() {
             let x = arena[state / 2 + i];
@@ -335,12 +344,6 @@ fn run_conv<I: Activation, O: Activation>(arena: &mut [u8], op: &ConvOp<'_>, inp
 
 fn view<'t>(arena: &'t [u8], tensor: &Tensor) -> &'t [i16] {
     bytemuck::cast_slice(&arena[tensor.range()])
-}
-
-/// The part of the arena that whole `i16` values cover.
-fn even(arena: &mut [u8]) -> &mut [u8] {
-    let len = arena.len() & !1;
-    &mut arena[..len]
 }
 
 /// A tensor to read and another, disjoint one to write.

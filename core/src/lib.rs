@@ -36,5 +36,5 @@ pub mod selftest;
 pub mod step_table;
 pub mod view;
 
-pub use generator::{Arena, ArenaError, Generator, Progress, Request, RequestError};
+pub use generator::{Arena, ArenaError, Generator, Progress, Request, RequestError, aligned};
 pub use model::{Model, ParseError};

@@ -1,7 +1,7 @@
 //! The format under attack: whatever the bytes, parsing ends in a model that runs or in an error that says why.
 
 use mote_core::format::{self, header};
-use mote_core::{Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, noise, selftest};
+use mote_core::{Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, aligned, noise, selftest};
 
 /// The self-test's model: every kind of record in 3 kB.
 fn small_file() -> Vec<u8> {
@@ -100,6 +100,11 @@ fn an_arena_one_byte_too_small_is_refused_and_the_exact_one_serves() {
     let error = Generator::new(&model, &mut arena.0[..needed - 1]).unwrap_err();
     assert_eq!(error, ArenaError::TooSmall { len: needed - 1, needed });
     assert_eq!(Generator::new(&model, &mut arena.0[1..]).unwrap_err(), ArenaError::Misaligned);
+    for skipped in 0..4 {
+        let memory = &mut arena.0[skipped..skipped + needed + 3];
+        assert!(Generator::new(&model, aligned(memory)).is_ok(), "memory {skipped} bytes past a multiple of 4");
+    }
+    assert!(aligned(&mut arena.0[1..2]).is_empty());
     let mut generator = Generator::new(&model, &mut arena.0[..needed]).unwrap();
     generator.start(Request::default()).unwrap();
     generator.finish();

@@ -8,7 +8,7 @@ use crate::images::Samples;
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use mote_core::{Generator, Model, Request};
+use mote_core::{Generator, Model, Request, aligned};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, available_parallelism};
@@ -66,10 +66,8 @@ pub(crate) struct FromChip {
 /// Draws on the host.
 pub(crate) fn on_host(model: &Model<'_>, wanted: &Wanted) -> Result<Samples> {
     wanted.check(model)?;
-    const ALIGNMENT: usize = 4;
-    let mut arena = vec![0; model.arena_len() + ALIGNMENT];
-    let aligned = arena.as_ptr().align_offset(ALIGNMENT);
-    let mut generator = Generator::new(model, &mut arena[aligned..])?;
+    let mut arena = vec![0; model.arena_len() + 3];
+    let mut generator = Generator::new(model, aligned(&mut arena))?;
     let mut pixels = Vec::new();
     for sample in wanted.samples.clone() {
         generator.start(wanted.request(model, sample))?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::backend::Flex;
-use mote_core::{Generator, Model, Request};
+use mote_core::{Generator, Model, Request, aligned};
 use serde::Serialize;
 
 use super::Usage;
@@ -99,8 +99,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 
 fn difference_from_float(graph: &Graph, model: &Model<'_>) -> anyhow::Result<f32> {
     let mut arena = vec![0u8; model.arena_len() + 3];
-    let aligned = arena.as_ptr().align_offset(4);
-    let mut generator = Generator::new(model, &mut arena[aligned..])?;
+    let mut generator = Generator::new(model, aligned(&mut arena))?;
     let mut float = Sampler::new(graph);
     let (mut squares, mut count) = (0.0, 0usize);
     for sample in 0..COMPARED {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
-use mote_core::{Generator, Model, Request};
+use mote_core::{Generator, Model, Request, aligned};
 use rayon::prelude::*;
 
 use super::npy::Samples;
@@ -20,8 +20,7 @@ pub fn draw(file: &[u8], seed: u64, n: usize, progress: impl Fn(usize) + Sync) -
     let arena = || vec![0u8; model.arena_len() + 3];
     pixels.par_chunks_exact_mut(model.sample_len()).enumerate().try_for_each_init(arena, |arena, (index, out)| {
         let class = (index % usize::from(model.classes())) as u16;
-        let aligned = arena.as_ptr().align_offset(4);
-        let mut generator = Generator::new(&model, &mut arena[aligned..]).context("cannot use the arena")?;
+        let mut generator = Generator::new(&model, aligned(arena)).context("cannot use the arena")?;
         generator.start(Request { class, seed, sample: index as u64, first_row: 0 })?;
         generator.finish();
         out.iter_mut().zip(generator.pixels()).for_each(|(out, pixel)| *out = pixel);
