@@ -20,6 +20,8 @@ pub(crate) struct Firmware {
     /// The format strings of its log.
     pub(crate) formats: Formats,
     symbols: HashMap<String, Symbol>,
+    /// Sections of code: the first address, the bytes.
+    code: Vec<(u64, Vec<u8>)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,7 @@ impl Firmware {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let file = object::File::parse(&*bytes).with_context(|| format!("{} is no ELF file", path.display()))?;
-        let (mut flash, mut ram) = (0, 0);
+        let (mut flash, mut ram, mut code) = (0, 0, Vec::new());
         for section in file.sections() {
             let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
             // riscv-rt reserves what RAM is left as a section.
@@ -46,6 +48,9 @@ impl Firmware {
                 SectionKind::UninitializedData => ram += section.size(),
                 _ => flash += section.size(),
             }
+            if section.kind() == SectionKind::Text {
+                code.push((section.address(), section.data()?.to_vec()));
+            }
         }
         let named = || file.symbols().filter_map(|symbol| Some((symbol.name().ok()?, symbol)));
         Ok(Firmware {
@@ -56,6 +61,7 @@ impl Firmware {
             symbols: named()
                 .map(|(name, symbol)| (name.to_owned(), Symbol { address: symbol.address(), size: symbol.size() }))
                 .collect(),
+            code,
         })
     }
 
@@ -78,6 +84,16 @@ impl Firmware {
     pub(crate) fn model_region(&self) -> Result<(u64, u64)> {
         let start = self.address("mote_model_start")?;
         Ok((start, self.address("mote_model_end")? - start))
+    }
+
+    /// `len` bytes of code from an address on.
+    pub(crate) fn code(&self, address: u64, len: u64) -> Result<&[u8]> {
+        let part = |(first, bytes): &'_ (u64, Vec<u8>)| {
+            let start = usize::try_from(address.checked_sub(*first)?).ok()?;
+            Some(start..start.checked_add(usize::try_from(len).ok()?)?).filter(|part| part.end <= bytes.len())
+        };
+        let found = self.code.iter().find_map(|section| Some(&section.1[part(section)?]));
+        found.ok_or_else(|| anyhow!("{} has no code of {len} bytes at {address:#x}", self.path.display()))
     }
 
     fn symbol(&self, name: &str) -> Result<Symbol> {

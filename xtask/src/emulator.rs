@@ -23,12 +23,28 @@ const LOG: &str = "log.defmt";
 const MESSAGES: &str = "messages.txt";
 /// The file with the instruction counts.
 const COUNTS: &str = "counts.txt";
+/// The file with the blocks that ran.
+const BLOCKS: &str = "blocks.txt";
 
 /// An emulator that is ready to run one board's programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Emulator {
     board: &'static Board,
     counter: Option<PathBuf>,
+    wants_blocks: bool,
+}
+
+/// A block of straight code that ran between the markers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Address of its first instruction.
+    pub(crate) address: u64,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    /// How often it ran.
+    pub(crate) executions: u64,
+    /// How often it ended with a taken branch.
+    pub(crate) taken: u64,
 }
 
 /// What a program left behind, besides its files.
@@ -40,6 +56,8 @@ pub(crate) struct Outcome {
     pub(crate) log: Vec<String>,
     /// Instructions between the markers, for each time it passed them; `None` if the emulator cannot count.
     pub(crate) counts: Option<Vec<u64>>,
+    /// The blocks that ran between the markers, for each time it passed them; empty unless they were asked for.
+    pub(crate) blocks: Vec<Vec<Block>>,
 }
 
 impl Outcome {
@@ -63,7 +81,12 @@ impl Emulator {
             bail!("{} is not installed: run `cargo xtask setup`", board.emulator);
         };
         let counter = if version >= PLUGIN_SINCE { Some(build_counter()?) } else { None };
-        Ok(Emulator { board, counter })
+        Ok(Emulator { board, counter, wants_blocks: false })
+    }
+
+    /// The same emulator, which also tells the blocks that ran.
+    pub(crate) fn with_blocks(self) -> Self {
+        Emulator { wants_blocks: true, ..self }
     }
 
     /// Runs a program in `folder`, where its files and its log will lie.
@@ -121,7 +144,8 @@ impl Emulator {
             let begin = firmware.code_address("mote_mark_begin")?;
             let end = firmware.code_address("mote_mark_end")?;
             let counter = escaped(&counter.to_string_lossy());
-            command.args(["-plugin", &format!("{counter},begin={begin:#x},end={end:#x},out={COUNTS}")]);
+            let blocks = if self.wants_blocks { format!(",blocks={BLOCKS}") } else { String::new() };
+            command.args(["-plugin", &format!("{counter},begin={begin:#x},end={end:#x},out={COUNTS}{blocks}")]);
         }
         command
             .stdin(Stdio::null())
@@ -138,17 +162,17 @@ impl Emulator {
         }
         let counts = match &self.counter {
             Some(_) => {
-                let text = fs::read_to_string(folder.join(COUNTS))?;
-                Some(
-                    text.lines()
-                        .map(str::parse)
-                        .collect::<Result<_, _>>()
-                        .context("the instruction counts are unreadable")?,
-                )
+                let counts = fs::read_to_string(folder.join(COUNTS))?.lines().map(str::parse).collect::<Result<_, _>>();
+                Some(counts.context("the instruction counts are unreadable")?)
             }
             None => None,
         };
-        Ok(Outcome { success: status.success(), log, counts })
+        let blocks = if self.wants_blocks && counts.is_some() {
+            read_blocks(&fs::read_to_string(folder.join(BLOCKS))?).context("the executed blocks are unreadable")?
+        } else {
+            Vec::new()
+        };
+        Ok(Outcome { success: status.success(), log, counts, blocks })
     }
 }
 
@@ -156,6 +180,23 @@ impl Emulator {
 pub(crate) fn version(emulator: &str) -> Option<u32> {
     let text = capture(Command::new(emulator).arg("--version")).ok()?;
     text.split_whitespace().find_map(|word| word.split_once('.')?.0.parse().ok())
+}
+
+/// Reads the plugin's lines, `SPAN ADDRESS BYTES EXECUTIONS TAKEN`, sorted by span.
+fn read_blocks(text: &str) -> Option<Vec<Vec<Block>>> {
+    let mut spans: Vec<Vec<Block>> = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split(' ');
+        let span: usize = words.next()?.parse().ok()?;
+        let address = u64::from_str_radix(words.next()?, 16).ok()?;
+        let mut number = || words.next()?.parse().ok();
+        let block = Block { address, len: number()?, executions: number()?, taken: number()? };
+        if span == spans.len() {
+            spans.push(Vec::new());
+        }
+        spans.get_mut(span)?.push(block);
+    }
+    Some(spans)
 }
 
 fn build_counter() -> Result<PathBuf> {
@@ -167,4 +208,24 @@ fn build_counter() -> Result<PathBuf> {
 /// A comma separates QEMU's options; two stand for one.
 fn escaped(word: &str) -> String {
     word.replace(',', ",,")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_read_span_by_span() {
+        let spans = read_blocks("0 1c 4 10 9\n0 20 2 1 0\n1 1c 4 30 29\n").unwrap();
+        assert_eq!(
+            spans[0],
+            [
+                Block { address: 0x1c, len: 4, executions: 10, taken: 9 },
+                Block { address: 0x20, len: 2, executions: 1, taken: 0 },
+            ]
+        );
+        assert_eq!(spans[1], [Block { address: 0x1c, len: 4, executions: 30, taken: 29 }]);
+        assert_eq!(read_blocks("0 1c 4 10"), None);
+        assert_eq!(read_blocks("3 1c 4 10 9"), None);
+    }
 }

@@ -1,20 +1,24 @@
-//! `bench kernels`: what each kernel costs, beside what others measured.
-//!
-//! Instructions are retired instructions, counted in the emulator: deterministic, but neither cycles nor time.
+//! `bench kernels`: what each kernel costs, beside what others measured. `core/docs/kernels.md` says how it is counted.
 
-use crate::board::{BOARDS, Board};
+mod host;
+mod peer;
+mod table;
+
+use crate::board::{BOARDS, Board, QEMU_M4};
+use crate::cycles::Model;
 use crate::emulator::Emulator;
 use crate::firmware;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
+use peer::Peer;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// What CMSIS-NN was measured to cost.
-const PEER: &str = include_str!("../../data/cmsis_nn.json");
-
 /// Longest time for the whole bench in the emulator.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// This machine's name on our command line.
+const HOST: &str = "host";
 
 /// Arguments of `bench`.
 #[derive(Args)]
@@ -25,128 +29,202 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Instructions of each kernel on the shapes that CMSIS-NN was measured on
+    /// Cost of each kernel on the shapes that CMSIS-NN was measured on
     Kernels(Kernels),
 }
 
 #[derive(Args)]
 struct Kernels {
-    /// The emulated board
-    #[arg(long, value_name = "BOARD", default_value = "qemu-m4", value_parser = BOARDS.map(|board| board.name))]
+    /// Where the kernels run: an emulated board, or `host`
+    #[arg(long, value_name = "BOARD", default_value = QEMU_M4.name, value_parser = places())]
     on: String,
     /// Print a JSON array
     #[arg(long)]
     json: bool,
 }
 
+fn places() -> Vec<&'static str> {
+    BOARDS.iter().map(|board| board.name).chain([HOST]).collect()
+}
+
+/// What was measured in one place.
+struct Report {
+    target: &'static str,
+    processor: &'static str,
+    quantity: Quantity,
+    /// The models that gave cycles, in the order of [`Row::cycles`].
+    models: Vec<Model>,
+    /// Why other models gave none.
+    notes: Vec<String>,
+    rows: Vec<Row>,
+}
+
+/// What the figures count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quantity {
+    Instructions,
+    /// The smallest of many runs.
+    Nanoseconds,
+}
+
 /// One kernel on one shape.
+#[derive(Clone, Debug)]
 struct Row {
     op: String,
     shape: String,
     /// Multiply-accumulates, or elements.
     work: u64,
     scratch_bytes: u64,
-    instructions: u64,
-    peer_per_unit: Option<f64>,
+    /// The row whose cost [`take_off`] takes off, `OP SHAPE`, or nothing.
+    beyond: String,
+    /// Instructions or nanoseconds.
+    amount: u64,
+    cycles: Vec<f64>,
+    peer: Option<Peer>,
 }
 
 /// Runs the bench.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let What::Kernels(kernels) = &arguments.what;
-    let board = BOARDS.iter().find(|board| board.name == kernels.on).context("clap knows the boards' names")?;
-    let rows = measure(board)?;
+    let report = match BOARDS.iter().find(|board| board.name == kernels.on) {
+        Some(board) => measure(board)?,
+        None => host::measure()?,
+    };
     if kernels.json {
-        println!("{}", serde_json::to_string_pretty(&rows.iter().map(|row| row.json(board)).collect::<Vec<_>>())?);
+        let rows: Vec<Value> = report.rows.iter().map(|row| row.json(report.target, report.quantity)).collect();
+        println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
-        print(board, &rows);
+        table::print(&report);
     }
     Ok(())
 }
 
-fn measure(board: &'static Board) -> Result<Vec<Row>> {
+fn measure(board: &'static Board) -> Result<Report> {
     let firmware = firmware::build(board, "bench")?;
     let folder = tempfile::tempdir()?;
-    let outcome = Emulator::new(board)?.run(&firmware, None, &[], folder.path(), LIMIT, || ())?.succeeded()?;
+    let emulator = Emulator::new(board)?.with_blocks();
+    let outcome = emulator.run(&firmware, None, &[], folder.path(), LIMIT, || ())?.succeeded()?;
     let counts =
         outcome.counts.ok_or_else(|| anyhow!("instructions are counted from QEMU 9 on: install a newer one"))?;
     let cases: Vec<&str> = outcome.log.iter().filter_map(|line| line.strip_prefix("info: case ")).collect();
     if cases.len() != counts.len() {
         bail!("the chip logged {} cases but {} were counted", cases.len(), counts.len());
     }
-    let peer: Value = serde_json::from_str(PEER)?;
-    cases.into_iter().zip(counts).map(|(case, count)| row(board, case, count, &peer)).collect()
+    let (mut models, mut notes, mut cycles) = (Vec::new(), Vec::new(), vec![Vec::new(); counts.len()]);
+    for &model in Model::of(board) {
+        match model.cycles(&firmware, &outcome.blocks) {
+            Ok(spans) => {
+                models.push(model);
+                cycles.iter_mut().zip(spans).for_each(|(cycles, more)| cycles.push(more));
+            }
+            Err(error) => {
+                let reason = format!("{error:#}");
+                notes.push(format!("no cycles by {model}: {}", reason.lines().next().unwrap_or_default()));
+            }
+        }
+    }
+    let mut rows = Vec::new();
+    for ((case, count), cycles) in cases.into_iter().zip(counts).zip(cycles) {
+        rows.push(row(case, count, cycles)?);
+    }
+    take_off(&mut rows)?;
+    peer::add(&mut rows, board)?;
+    Ok(Report { target: board.name, processor: board.processor, quantity: Quantity::Instructions, models, notes, rows })
 }
 
-fn row(board: &Board, case: &str, instructions: u64, peer: &Value) -> Result<Row> {
+/// Reads a case as the chip logged it, `OP; SHAPE; WORK; SCRATCH; BEYOND`.
+fn row(case: &str, amount: u64, cycles: Vec<f64>) -> Result<Row> {
     let fields: Vec<&str> = case.split("; ").collect();
-    let [name, work, scratch] = fields[..] else { bail!("the chip logged the case `{case}`") };
-    // `conv 3x3 28x28 16->16`: the last two words are the shape.
-    let mut words: Vec<&str> = name.split(' ').collect();
-    let shape = words.split_off(words.len().saturating_sub(2)).join(" ");
+    let [op, shape, work, scratch, beyond] = fields[..] else { bail!("the chip logged the case `{case}`") };
     Ok(Row {
-        op: words.join(" "),
-        shape,
+        op: op.to_owned(),
+        shape: shape.to_owned(),
         work: work.parse()?,
         scratch_bytes: scratch.parse()?,
-        instructions,
-        peer_per_unit: peer["cells"][name][board.name].as_f64(),
+        beyond: beyond.to_owned(),
+        amount,
+        cycles,
+        peer: None,
     })
+}
+
+/// Leaves in a row that is measured against another one what it costs more.
+fn take_off(rows: &mut [Row]) -> Result<()> {
+    let all = rows.to_vec();
+    for row in rows.iter_mut().filter(|row| !row.beyond.is_empty()) {
+        let base = all.iter().find(|base| format!("{} {}", base.op, base.shape) == row.beyond);
+        let base = base.with_context(|| format!("{} is measured against an unknown case: {}", row.op, row.beyond))?;
+        row.amount = row.amount.saturating_sub(base.amount);
+        row.cycles.iter_mut().zip(&base.cycles).for_each(|(cycles, base)| *cycles -= base);
+    }
+    Ok(())
 }
 
 impl Row {
     fn per_unit(&self) -> f64 {
-        self.instructions as f64 / self.work as f64
+        self.amount as f64 / self.work as f64
+    }
+
+    fn cycles_per_unit(&self, model: usize) -> Option<f64> {
+        self.cycles.get(model).map(|cycles| cycles / self.work as f64)
     }
 
     fn ratio(&self) -> Option<f64> {
-        self.peer_per_unit.map(|peer| self.per_unit() / peer)
+        self.peer.map(|peer| self.per_unit() / peer.per_unit)
     }
 
-    fn json(&self, board: &Board) -> Value {
-        json!({
-            "target": board.name,
+    /// Modelled cycles beside the peer's, where it has some: both on the Cortex-M4.
+    fn cycles_ratio(&self) -> Option<f64> {
+        Some(self.cycles_per_unit(0)? / self.peer?.cycles_per_unit?)
+    }
+
+    fn json(&self, target: &str, quantity: Quantity) -> Value {
+        let mut value = json!({
+            "target": target,
             "op": self.op,
             "shape": self.shape,
             "work": self.work,
-            "instructions": self.instructions,
-            "per_unit": self.per_unit(),
-            "peer_per_unit": self.peer_per_unit,
+            "instructions": null,
+            "per_unit": null,
+            "peer_per_unit": self.peer.map(|peer| peer.per_unit),
             "ratio": self.ratio(),
+            "cycles_per_unit": self.cycles_per_unit(0),
             "scratch_bytes": self.scratch_bytes,
-        })
-    }
-}
-
-fn print(board: &Board, rows: &[Row]) {
-    println!("{}: retired instructions per multiply-accumulate (per element for group norm)", board.processor);
-    println!("{:<18} {:<16} {:>8} {:>9} {:>6} {:>9}", "operation", "shape", "ours", "CMSIS-NN", "ratio", "scratch");
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
-    for row in rows {
-        let (peer, ratio) = (number(row.peer_per_unit), number(row.ratio()));
-        let (op, shape, scratch) = (&row.op, &row.shape, row.scratch_bytes);
-        println!("{op:<18} {shape:<16} {:>8.3} {peer:>9} {ratio:>6} {scratch:>9}", row.per_unit());
-    }
-    let convolutions = rows.iter().filter(|row| !row.op.starts_with("group norm")).filter_map(Row::ratio);
-    let logs: Vec<f64> = convolutions.map(f64::ln).collect();
-    if !logs.is_empty() {
-        println!(
-            "geometric mean of the ratios, group norm aside: {:.2}",
-            (logs.iter().sum::<f64>() / logs.len() as f64).exp()
-        );
+        });
+        match quantity {
+            Quantity::Instructions => {
+                value["instructions"] = self.amount.into();
+                value["per_unit"] = self.per_unit().into();
+            }
+            Quantity::Nanoseconds => value["nanoseconds"] = self.amount.into(),
+        }
+        value
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::board::QEMU_M4;
 
     #[test]
     fn a_logged_case_finds_its_peer() {
-        let peer = serde_json::from_str(PEER).unwrap();
-        let row = row(&QEMU_M4, "conv 3x3 28x28 16->16; 1000; 64", 2280, &peer).unwrap();
-        assert_eq!((row.op.as_str(), row.shape.as_str(), row.scratch_bytes), ("conv 3x3", "28x28 16->16", 64));
-        assert_eq!(row.ratio(), Some(1.0));
-        assert!(super::row(&QEMU_M4, "nonsense", 1, &peer).is_err());
+        let mut rows = vec![row("conv 3x3; 28x28 16->16; 1000; 64; ", 2280, vec![1390.0]).unwrap()];
+        peer::add(&mut rows, &QEMU_M4).unwrap();
+        let Row { op, shape, scratch_bytes, .. } = &rows[0];
+        assert_eq!((op.as_str(), shape.as_str(), *scratch_bytes), ("conv 3x3", "28x28 16->16", 64));
+        assert_eq!(rows[0].ratio(), Some(1.0));
+        assert_eq!(rows[0].cycles_ratio(), Some(0.5));
+        assert!(row("nonsense", 1, Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_case_beyond_another_costs_the_difference() {
+        let plain = row("conv; small; 10; 0; ", 100, vec![200.0]).unwrap();
+        let add = row("add; small; 10; 0; conv small", 130, vec![250.0]).unwrap();
+        let mut rows = [plain, add];
+        take_off(&mut rows).unwrap();
+        assert_eq!((rows[1].amount, rows[1].cycles.as_slice()), (30, &[50.0][..]));
+        rows[1].beyond = "conv large".into();
+        assert!(take_off(&mut rows).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 use super::setup;
 use crate::board::{BOARDS, Board, CORE_TARGETS, QEMU_M4};
+use crate::cycles::Model;
 use crate::drawing::{self, Wanted};
 use crate::emulator::{self, Emulator};
 use crate::images::write_whole;
@@ -22,8 +23,10 @@ const SELFTEST_LIMIT: Duration = Duration::from_secs(60);
 /// The turns of the self-test's two loops, and the instructions of a turn.
 const LOOP_TURNS: [u64; 2] = [1_000, 3_000];
 const INSTRUCTIONS_A_TURN: u64 = 2;
-/// Instructions around a loop: the markers, and loading its length.
+/// Instructions, and modelled cycles, around a loop: the markers, and loading its length.
 const AROUND_A_LOOP: u64 = 16;
+/// Cycles of a turn by the Cortex-M4's table: two instructions and a taken branch's two more.
+const M4_CYCLES_A_TURN: u64 = 4;
 
 /// The model whose pictures are compared, once there is one, and with how many seeds.
 const RELEASED_MODEL: &str = "firmware/models/demo.mote";
@@ -196,7 +199,8 @@ fn selftest(board: &'static Board) -> Result<Verdict> {
     let host = selftest::run().map_err(|error| anyhow!("the host itself fails: {error:?}"))?;
     let firmware = firmware::build(board, "selftest")?;
     let folder = tempfile::tempdir()?;
-    let outcome = Emulator::new(board)?.run(&firmware, None, &[], folder.path(), SELFTEST_LIMIT, || ())?.succeeded()?;
+    let emulator = Emulator::new(board)?.with_blocks();
+    let outcome = emulator.run(&firmware, None, &[], folder.path(), SELFTEST_LIMIT, || ())?.succeeded()?;
     println!("{}: {}", board.processor, outcome.log.join("; "));
     let expected = format!("info: PASS {host:08x}");
     if !outcome.log.contains(&expected) {
@@ -204,18 +208,26 @@ fn selftest(board: &'static Board) -> Result<Verdict> {
     }
     match outcome.counts {
         None => println!("instructions not counted: that needs QEMU 9 or newer"),
-        Some(counts) => check_counts(&counts)?,
+        Some(counts) => {
+            check_loops(&counts, INSTRUCTIONS_A_TURN).context("instructions")?;
+            if *board == QEMU_M4 {
+                let cycles = Model::CortexM4Table.cycles(&firmware, &outcome.blocks)?;
+                let cycles: Vec<u64> = cycles.into_iter().map(|cycles| cycles as u64).collect();
+                check_loops(&cycles, M4_CYCLES_A_TURN).context("modelled cycles")?;
+            }
+        }
     }
     Ok(Verdict::Passed)
 }
 
-fn check_counts(counts: &[u64]) -> Result<()> {
-    let exact = |(&count, turns): (&u64, u64)| {
-        let in_loop = INSTRUCTIONS_A_TURN * turns;
-        (in_loop..in_loop + AROUND_A_LOOP).contains(&count)
+/// The self-test's loops cost so much a turn, and little more around them.
+fn check_loops(costs: &[u64], a_turn: u64) -> Result<()> {
+    let exact = |(&cost, turns): (&u64, u64)| {
+        let in_loop = a_turn * turns;
+        (in_loop..in_loop + AROUND_A_LOOP).contains(&cost)
     };
-    if counts.len() != LOOP_TURNS.len() || !counts.iter().zip(LOOP_TURNS).all(exact) {
-        bail!("loops of {LOOP_TURNS:?} turns of {INSTRUCTIONS_A_TURN} instructions were counted as {counts:?}");
+    if costs.len() != LOOP_TURNS.len() || !costs.iter().zip(LOOP_TURNS).all(exact) {
+        bail!("loops of {LOOP_TURNS:?} turns that cost {a_turn} each were counted as {costs:?}");
     }
     Ok(())
 }
