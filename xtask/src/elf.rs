@@ -75,6 +75,13 @@ impl Firmware {
         self.address(name).map(|address| address & !1)
     }
 
+    /// The name of the function that an address lies in.
+    pub(crate) fn function_at(&self, address: u64) -> Option<String> {
+        let holds = |symbol: &Symbol| (symbol.address & !1..(symbol.address & !1) + symbol.size).contains(&address);
+        let found = self.symbols.iter().find(|(_, symbol)| holds(symbol));
+        found.map(|(name, _)| format!("{:#}", rustc_demangle::demangle(name)))
+    }
+
     /// Bytes that the working memory's array takes.
     pub(crate) fn arena_capacity(&self) -> Result<u64> {
         self.symbol("MOTE_ARENA").map(|symbol| symbol.size)

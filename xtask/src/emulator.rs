@@ -41,6 +41,8 @@ pub(crate) struct Block {
     pub(crate) address: u64,
     /// Its length in bytes.
     pub(crate) len: u64,
+    /// Its instructions.
+    pub(crate) instructions: u64,
     /// How often it ran.
     pub(crate) executions: u64,
     /// How often it ended with a taken branch.
@@ -182,7 +184,7 @@ pub(crate) fn version(emulator: &str) -> Option<u32> {
     text.split_whitespace().find_map(|word| word.split_once('.')?.0.parse().ok())
 }
 
-/// Reads the plugin's lines, `SPAN ADDRESS BYTES EXECUTIONS TAKEN`, sorted by span.
+/// Reads the plugin's lines, `SPAN ADDRESS BYTES INSTRUCTIONS EXECUTIONS TAKEN`, sorted by span.
 fn read_blocks(text: &str) -> Option<Vec<Vec<Block>>> {
     let mut spans: Vec<Vec<Block>> = Vec::new();
     for line in text.lines() {
@@ -190,7 +192,8 @@ fn read_blocks(text: &str) -> Option<Vec<Vec<Block>>> {
         let span: usize = words.next()?.parse().ok()?;
         let address = u64::from_str_radix(words.next()?, 16).ok()?;
         let mut number = || words.next()?.parse().ok();
-        let block = Block { address, len: number()?, executions: number()?, taken: number()? };
+        let (len, instructions) = (number()?, number()?);
+        let block = Block { address, len, instructions, executions: number()?, taken: number()? };
         if span == spans.len() {
             spans.push(Vec::new());
         }
@@ -216,16 +219,11 @@ mod tests {
 
     #[test]
     fn blocks_are_read_span_by_span() {
-        let spans = read_blocks("0 1c 4 10 9\n0 20 2 1 0\n1 1c 4 30 29\n").unwrap();
-        assert_eq!(
-            spans[0],
-            [
-                Block { address: 0x1c, len: 4, executions: 10, taken: 9 },
-                Block { address: 0x20, len: 2, executions: 1, taken: 0 },
-            ]
-        );
-        assert_eq!(spans[1], [Block { address: 0x1c, len: 4, executions: 30, taken: 29 }]);
-        assert_eq!(read_blocks("0 1c 4 10"), None);
-        assert_eq!(read_blocks("3 1c 4 10 9"), None);
+        let block =
+            |address, len, instructions, executions, taken| Block { address, len, instructions, executions, taken };
+        let spans = read_blocks("0 1c 4 2 10 9\n0 20 2 1 1 0\n1 1c 4 2 30 29\n").unwrap();
+        assert_eq!(spans, [vec![block(0x1c, 4, 2, 10, 9), block(0x20, 2, 1, 1, 0)], vec![block(0x1c, 4, 2, 30, 29)]]);
+        assert_eq!(read_blocks("0 1c 4 2 10"), None);
+        assert_eq!(read_blocks("3 1c 4 2 10 9"), None);
     }
 }

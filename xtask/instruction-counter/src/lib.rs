@@ -5,10 +5,10 @@
 //! call of `end`, excluded. At its end
 //!
 //! - `out` gets a line with the decimal number of instructions;
-//! - `blocks` gets a line for each block of straight code that ran in the span, `SPAN ADDRESS BYTES EXECUTIONS TAKEN`: the
-//!   span's number from 0, where the block lies (hexadecimal) and how long it is, how often it was entered, and after how
-//!   many of these times another block followed than the one behind it, which is a taken branch. A block may have more
-//!   than one line.
+//! - `blocks` gets a line for each block of straight code that ran in the span, `SPAN ADDRESS BYTES INSTRUCTIONS EXECUTIONS
+//!   TAKEN`: the span's number from 0, where the block lies (hexadecimal), how long it is in bytes and in instructions, how
+//!   often it was entered, and after how many of these times another block followed than the one behind it, which is a
+//!   taken branch. A block may have more than one line.
 //!
 //! Whole translated blocks are counted as they are entered: what a call leads to always starts one. So the count is exact
 //! unless an exception leaves a block half-way. An instruction that its condition skips counts, for it retires.
@@ -191,8 +191,8 @@ fn report(job: &Job) -> io::Result<()> {
     files.spans += 1;
     if let Some(file) = &mut files.blocks {
         let mut file = BufWriter::new(file);
-        for (Block { start, end, taken, .. }, times) in executed() {
-            writeln!(file, "{span} {start:x} {} {times} {}", end - start, taken.load(Relaxed))?;
+        for (Block { start, end, instructions, taken, .. }, times) in executed() {
+            writeln!(file, "{span} {start:x} {} {instructions} {times} {}", end - start, taken.load(Relaxed))?;
         }
         file.flush()?;
     }

@@ -6,12 +6,15 @@ mod table;
 
 use crate::board::{BOARDS, Board, QEMU_M4};
 use crate::cycles::Model;
-use crate::emulator::Emulator;
+use crate::elf::Firmware;
+use crate::emulator::{Block, Emulator};
 use crate::firmware;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use peer::Peer;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Longest time for the whole bench in the emulator.
@@ -41,6 +44,9 @@ struct Kernels {
     /// Print a JSON array
     #[arg(long)]
     json: bool,
+    /// Also print each kernel's functions and their share of its instructions
+    #[arg(long, conflicts_with = "json")]
+    functions: bool,
 }
 
 fn places() -> Vec<&'static str> {
@@ -80,6 +86,8 @@ struct Row {
     /// Instructions or nanoseconds.
     amount: u64,
     cycles: Vec<f64>,
+    /// The functions that ran, those with most instructions first.
+    functions: Vec<(String, u64)>,
     peer: Option<Peer>,
 }
 
@@ -95,6 +103,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         println!("{}", serde_json::to_string_pretty(&rows)?);
     } else {
         table::print(&report);
+        if kernels.functions {
+            report.rows.iter().for_each(table::print_functions);
+        }
     }
     Ok(())
 }
@@ -127,6 +138,9 @@ fn measure(board: &'static Board) -> Result<Report> {
     for ((case, count), cycles) in cases.into_iter().zip(counts).zip(cycles) {
         rows.push(row(case, count, cycles)?);
     }
+    for (row, blocks) in rows.iter_mut().zip(&outcome.blocks) {
+        row.functions = functions(&firmware, blocks);
+    }
     take_off(&mut rows)?;
     peer::add(&mut rows, board)?;
     Ok(Report { target: board.name, processor: board.processor, quantity: Quantity::Instructions, models, notes, rows })
@@ -144,8 +158,21 @@ fn row(case: &str, amount: u64, cycles: Vec<f64>) -> Result<Row> {
         beyond: beyond.to_owned(),
         amount,
         cycles,
+        functions: Vec::new(),
         peer: None,
     })
+}
+
+/// Instructions by function, the most first.
+fn functions(firmware: &Firmware, blocks: &[Block]) -> Vec<(String, u64)> {
+    let mut sums = BTreeMap::new();
+    for block in blocks {
+        let name = firmware.function_at(block.address).unwrap_or_else(|| format!("{:#x}", block.address));
+        *sums.entry(name).or_default() += block.instructions * block.executions;
+    }
+    let mut sums: Vec<(String, u64)> = sums.into_iter().collect();
+    sums.sort_by_key(|&(_, instructions)| Reverse(instructions));
+    sums
 }
 
 /// Leaves in a row that is measured against another one what it costs more.

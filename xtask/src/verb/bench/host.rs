@@ -65,6 +65,7 @@ impl Meter for Least {
                 beyond: case.beyond.to_owned(),
                 amount,
                 cycles: Vec::new(),
+                functions: Vec::new(),
                 peer: None,
             }),
         }

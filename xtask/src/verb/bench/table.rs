@@ -31,6 +31,15 @@ pub(super) fn print(report: &Report) {
     report.notes.iter().for_each(|note| println!("{note}"));
 }
 
+/// Prints a row's functions, down to one instruction in a hundred.
+pub(super) fn print_functions(row: &Row) {
+    let all: u64 = row.functions.iter().map(|(_, instructions)| instructions).sum();
+    println!("{} {}", row.op, row.shape);
+    for (name, instructions) in row.functions.iter().filter(|(_, instructions)| 100 * instructions >= all) {
+        println!("  {:>5.1} %  {instructions:>9}  {name}", 100.0 * *instructions as f64 / all as f64);
+    }
+}
+
 fn has_peer_cycles(report: &Report) -> bool {
     report.rows.iter().any(|row| row.cycles_ratio().is_some())
 }
