@@ -3,9 +3,9 @@
 use mote_core::format::{self, header};
 use mote_core::{Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, aligned, noise, selftest};
 
-/// The self-test's model: every kind of record in 3 kB.
+/// The self-test's model: every kind of record in 4 kB.
 fn small_file() -> Vec<u8> {
-    let mut buffer = [0; 4096];
+    let mut buffer = [0; 8192];
     selftest::write_model(&mut buffer).unwrap().bytes().to_vec()
 }
 
@@ -66,7 +66,7 @@ fn ten_thousand_flips_behind_a_valid_checksum_never_panic() {
     for (index, [at, value, second, other]) in random_words(10_000, 2).enumerate() {
         let mut flipped = file.clone();
         // Records first, where the structure is; every fourth flip anywhere.
-        let span = if index % 4 == 0 { file.len() } else { 700 };
+        let span = if index % 4 == 0 { file.len() } else { 1000 };
         flipped[at as usize % span] ^= (value % 255 + 1) as u8;
         if index % 3 == 0 {
             flipped[second as usize % span] = other as u8;
@@ -84,10 +84,10 @@ fn random_words(count: u32, seed: u32) -> impl Iterator<Item = [u32; 4]> {
 #[test]
 fn a_newer_version_is_named() {
     let mut file = small_file();
-    file[header::VERSION] = 2;
+    file[header::VERSION] = 3;
     seal(&mut file);
     let error = Model::parse(&file).unwrap_err();
-    assert_eq!(error, ParseError::Version { found: 2 });
+    assert_eq!(error, ParseError::Version { found: 3 });
     assert!(error.to_string().contains("update Mote"), "{error}");
 }
 
