@@ -7,6 +7,8 @@ pub(crate) struct Board {
     pub(crate) name: &'static str,
     /// Rust's name for its code.
     pub(crate) target: &'static str,
+    /// The processor that the compiler is told, where the target leaves instructions out that this one has.
+    pub(crate) cpu: Option<&'static str>,
     /// The emulator's program.
     pub(crate) emulator: &'static str,
     /// The emulator's name for the machine.
@@ -21,6 +23,7 @@ pub(crate) struct Board {
 pub(crate) const QEMU_M4: Board = Board {
     name: "qemu-m4",
     target: "thumbv7em-none-eabi",
+    cpu: None,
     emulator: "qemu-system-arm",
     machine: "mps2-an386",
     options: &[],
@@ -28,27 +31,48 @@ pub(crate) const QEMU_M4: Board = Board {
 };
 
 /// All boards.
-pub(crate) const BOARDS: [Board; 4] = [
+pub(crate) const BOARDS: [Board; 6] = [
     QEMU_M4,
     Board {
         name: "qemu-m0",
         target: "thumbv6m-none-eabi",
+        cpu: None,
         emulator: "qemu-system-arm",
         machine: "mps2-an385",
         options: &[],
         processor: "Cortex-M0+ (its code, on a Cortex-M3)",
     },
     Board {
+        name: "qemu-m7",
+        target: "thumbv7em-none-eabi",
+        cpu: Some("cortex-m7"),
+        emulator: "qemu-system-arm",
+        machine: "mps2-an500",
+        options: &[],
+        processor: "Cortex-M7",
+    },
+    Board {
         name: "qemu-m33",
         target: "thumbv8m.main-none-eabi",
+        cpu: Some("cortex-m33"),
         emulator: "qemu-system-arm",
         machine: "mps2-an505",
         options: &[],
         processor: "Cortex-M33",
     },
     Board {
+        name: "qemu-m55",
+        target: "thumbv8m.main-none-eabi",
+        cpu: Some("cortex-m55"),
+        emulator: "qemu-system-arm",
+        machine: "mps3-an547",
+        options: &[],
+        processor: "Cortex-M55",
+    },
+    Board {
         name: "qemu-rv32",
         target: "riscv32imac-unknown-none-elf",
+        cpu: None,
         emulator: "qemu-system-riscv32",
         machine: "virt",
         options: &["-bios", "none"],

@@ -22,6 +22,23 @@ use riscv as _;
 /// Longest command line, in bytes.
 pub const COMMAND_LINE: usize = 256;
 
+// The compiler uses the floating-point and vector unit of a processor that it is told: the unit is switched on right after
+// reset, by giving all access to coprocessors 10 and 11 (CPACR).
+#[cfg(named_processor)]
+core::arch::global_asm!(
+    ".global __pre_init",
+    ".thumb_func",
+    "__pre_init:",
+    "ldr r0, =0xE000ED88",
+    "ldr r1, [r0]",
+    "orr r1, r1, #0xF00000",
+    "str r1, [r0]",
+    "dsb",
+    "isb",
+    "bx lr",
+    ".pool",
+);
+
 unsafe extern "C" {
     /// First byte of the model's flash region; the memory layout defines it.
     static mote_model_start: u8;

@@ -44,6 +44,14 @@ pub enum FileError {
     /// Its network cannot be.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// It has tensors that the network does not: it was made by another version.
+    #[error("{found} tensors where the network has {expected}: made by another version of mote-train; train again")]
+    Tensors {
+        /// How many there are.
+        found: usize,
+        /// How many the network has.
+        expected: usize,
+    },
     /// A tensor is not what the network needs.
     #[error("tensor {name} is missing or not F32 {expected:?}")]
     Tensor {
@@ -87,7 +95,11 @@ impl DenoiserFile {
         let entry = header.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY));
         let mut found: Self = entry.and_then(|json| serde_json::from_str(json).ok()).ok_or(FileError::Metadata)?;
         let tensors = SafeTensors::deserialize(file)?;
-        for (name, expected) in found.layout()? {
+        let layout = found.layout()?;
+        if tensors.len() != layout.len() {
+            return Err(FileError::Tensors { found: tensors.len(), expected: layout.len() });
+        }
+        for (name, expected) in layout {
             let tensor = tensors.tensor(&name).ok();
             let tensor = tensor.filter(|tensor| tensor.dtype() == Dtype::F32 && tensor.shape() == expected);
             let tensor = tensor.ok_or(FileError::Tensor { name, expected })?;

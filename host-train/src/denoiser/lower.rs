@@ -1,4 +1,4 @@
-//! From the U-Net to core's operations: conditioning folded, concatenations split, skips as accumulation.
+//! From the U-Net to core's operations: conditioning folded, residual additions as accumulation.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
@@ -75,35 +75,13 @@ impl<B: Backend> Lowering<B> {
         self.conv(activation, output, &Weights::of(&net.conv_out), PLAIN);
     }
 
-    /// A residual block over the concatenation of `inputs`; one input with the same width is overwritten.
+    /// A residual block that reads the concatenation of `inputs` and adds to the first.
     fn block(&mut self, inputs: &[usize], block: &Block<B>) -> usize {
         let activation = self.norm(inputs, &block.norm1);
         let h = self.grow(activation, &block.conv1, PLAIN);
         let activation = self.conditioned_norm(h, block);
-        let result = match &block.skip {
-            None => inputs[0],
-            Some(skip) => self.skip(inputs, skip),
-        };
-        self.conv(activation, result, &Weights::of(&block.conv2), ADD);
-        result
-    }
-
-    /// The 1x1 convolution of a concatenation: one for each input, the later ones added.
-    fn skip(&mut self, inputs: &[usize], skip: &Conv<B>) -> usize {
-        let whole = Weights::of(skip);
-        let [height, width, _] = self.graph.tensors[inputs[0]].shape;
-        let result = self.graph.tensor([height, width, whole.outputs], Role::Residual);
-        let mut first = 0;
-        for (index, &input) in inputs.iter().enumerate() {
-            let channels = self.graph.tensors[input].shape[2];
-            let mut part = whole.inputs_from(first, channels);
-            if index > 0 {
-                part.bias.fill(0.0);
-            }
-            self.conv(input, result, &part, if index == 0 { PLAIN } else { ADD });
-            first += channels;
-        }
-        result
+        self.conv(activation, inputs[0], &Weights::of(&block.conv2), ADD);
+        inputs[0]
     }
 
     /// A convolution to a new tensor of the residual stream.
@@ -168,14 +146,6 @@ impl Weights {
     fn of<B: Backend>(conv: &Conv<B>) -> Self {
         let [outputs, inputs, kernel, _] = conv.weight.dims();
         Self { outputs, inputs, kernel, values: values(conv.weight.val()), bias: values(conv.bias.val()) }
-    }
-
-    /// Only `count` input channels from `first`.
-    fn inputs_from(&self, first: usize, count: usize) -> Self {
-        let area = self.kernel * self.kernel;
-        let outputs = self.values.chunks_exact(self.inputs * area);
-        let values = outputs.flat_map(|channels| &channels[first * area..(first + count) * area]).copied().collect();
-        Self { outputs: self.outputs, inputs: count, kernel: self.kernel, values, bias: self.bias.clone() }
     }
 
     /// `[outputs][kernel][kernel][inputs]`

@@ -1,14 +1,15 @@
 //! A 2-D U-Net of residual blocks, conditioned on timestep and class by scale and shift (Dhariwal, Nichol, *Diffusion
 //! Models Beat GANs*, 2021, without attention).
 //!
-//! Block: `h = conv1(silu(norm1(x)))`, `h = conv2(silu(norm2(h) * (1 + scale) + shift))`, result `skip(x) + h`, where
-//! skip is the identity or, where the channels differ, a 1x1 convolution. `(scale, shift) = affine(silu(e))` with
-//! `e = time_out(silu(time_in(features))) + class_embedding[class]`.
+//! Block: `h = conv1(silu(norm1(x)))`, `h = conv2(silu(norm2(h) * (1 + scale) + shift))`, result `x + h`.
+//! `(scale, shift) = affine(silu(e))` with `e = time_out(silu(time_in(features))) + class_embedding[class]`.
 //!
 //! Net: `conv_in`; each level but the last: blocks, then a stride 2 convolution to the next level's width; the middle
-//! blocks at the last level; back up: nearest upsampling, a convolution to the level's width, the concatenation
-//! `(h, skip)`, blocks; `conv_out(silu(norm_out(h)))`. A group of channels never straddles the two halves of a
-//! concatenation: both halves have the network's number of groups.
+//! blocks at the last level; back up: nearest upsampling, a convolution to the level's width, blocks, the first of which
+//! joins the level's skip; `conv_out(silu(norm_out(h)))`. A joining block normalizes and convolves the concatenation
+//! `(x, skip)` but adds to `x` alone, so it needs no 1x1 convolution and nothing reads the skip after its `conv1`, which
+//! may take its memory. A group of channels never straddles the two halves of a concatenation: both halves have the
+//! network's number of groups.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
@@ -140,7 +141,7 @@ impl UNetConfig {
     }
 
     /// A network with random weights; a function of the seed alone. The last convolution and each block's second are
-    /// zero, so that the network begins as the zero function and each block as its skip.
+    /// zero, so that the network begins as the zero function and each block as the identity.
     ///
     /// # Errors
     /// [`ConfigError`] as [`UNetConfig::check`].
@@ -149,9 +150,9 @@ impl UNetConfig {
         let mut init = Init { rng: Philox::new(seed), device: device.clone() };
         let (embedding, groups) = (self.embedding, self.groups);
         let last = self.widths[self.widths.len() - 1];
-        let blocks = |input: usize, output: usize, count: usize, init: &mut Init<B>| -> Vec<Block<B>> {
-            let block = |index| Block::new(if index == 0 { input } else { output }, output, embedding, groups, init);
-            (0..count).map(block).collect()
+        let blocks = |first: Input, width: usize, count: usize, init: &mut Init<B>| -> Vec<Block<B>> {
+            let input = |index| if index == 0 { first } else { Input::Plain };
+            (0..count).map(|index| Block::new(input(index), width, embedding, groups, init)).collect()
         };
         Ok(UNet {
             time_in: Linear::new(embedding, embedding, &mut init),
@@ -160,15 +161,15 @@ impl UNetConfig {
             conv_in: Conv::new(self.channels, self.widths[0], 3, Start::Random, &mut init),
             down: (self.widths.windows(2))
                 .map(|pair| DownLevel {
-                    blocks: blocks(pair[0], pair[0], self.blocks, &mut init),
+                    blocks: blocks(Input::Plain, pair[0], self.blocks, &mut init),
                     down: Conv::new(pair[0], pair[1], 3, Start::Random, &mut init),
                 })
                 .collect(),
-            middle: blocks(last, last, self.middle, &mut init),
+            middle: blocks(Input::Plain, last, self.middle, &mut init),
             up: (self.widths.windows(2).rev())
                 .map(|pair| UpLevel {
                     up: Conv::new(pair[1], pair[0], 3, Start::Random, &mut init),
-                    blocks: blocks(2 * pair[0], pair[0], self.blocks, &mut init),
+                    blocks: blocks(Input::Joined, pair[0], self.blocks, &mut init),
                 })
                 .collect(),
             norm_out: Norm::new(self.widths[0], groups, &mut init),
@@ -316,21 +317,29 @@ pub struct Block<B: Backend> {
     pub norm2: Norm<B>,
     /// 3x3.
     pub conv2: Conv<B>,
-    /// 1x1, where the input has another number of channels.
-    pub skip: Option<Conv<B>>,
+}
+
+/// What a block's first normalization and convolution read.
+#[derive(Clone, Copy)]
+enum Input {
+    /// The block's input.
+    Plain,
+    /// The block's input and a skip of the same width.
+    Joined,
 }
 
 impl<B: Backend> Block<B> {
-    fn new(input: usize, output: usize, embedding: usize, groups: usize, init: &mut Init<B>) -> Self {
-        // Only a concatenation has more channels than the block gives; both its halves have their own groups.
-        let groups_in = if input == output { groups } else { 2 * groups };
+    fn new(input: Input, width: usize, embedding: usize, groups: usize, init: &mut Init<B>) -> Self {
+        let parts = match input {
+            Input::Plain => 1,
+            Input::Joined => 2,
+        };
         Self {
-            norm1: Norm::new(input, groups_in, init),
-            conv1: Conv::new(input, output, 3, Start::Random, init),
-            affine: Linear::new(embedding, 2 * output, init),
-            norm2: Norm::new(output, groups, init),
-            conv2: Conv::new(output, output, 3, Start::Zero, init),
-            skip: (input != output).then(|| Conv::new(input, output, 1, Start::Random, init)),
+            norm1: Norm::new(parts * width, parts * groups, init),
+            conv1: Conv::new(parts * width, width, 3, Start::Random, init),
+            affine: Linear::new(embedding, 2 * width, init),
+            norm2: Norm::new(width, groups, init),
+            conv2: Conv::new(width, width, 3, Start::Zero, init),
         }
     }
 
@@ -353,15 +362,15 @@ impl<B: DenoiserBackend> Norm<B> {
 }
 
 impl<B: DenoiserBackend> Block<B> {
-    fn forward(&self, x: Tensor<B, 4>, embedding: Tensor<B, 2>) -> Tensor<B, 4> {
-        let h = self.conv1.forward(self.norm1.silu(x.clone()), 1);
+    fn forward(&self, x: Tensor<B, 4>, skip: Option<Tensor<B, 4>>, embedding: Tensor<B, 2>) -> Tensor<B, 4> {
+        let joined = match skip {
+            Some(skip) => Tensor::cat(vec![x.clone(), skip], 1),
+            None => x.clone(),
+        };
+        let h = self.conv1.forward(self.norm1.silu(joined), 1);
         let [gain, offset] = self.folded(embedding);
         let h = B::group_norm_silu(h, gain, offset, self.norm2.groups);
-        let h = self.conv2.forward(h, 1);
-        match &self.skip {
-            Some(skip) => skip.forward(x, 1) + h,
-            None => x + h,
-        }
+        x + self.conv2.forward(h, 1)
     }
 }
 
@@ -379,7 +388,7 @@ pub struct DownLevel<B: Backend> {
 pub struct UpLevel<B: Backend> {
     /// 3x3 after nearest upsampling, to this level's width.
     pub up: Conv<B>,
-    /// The first one takes the concatenation.
+    /// The first one joins the skip.
     pub blocks: Vec<Block<B>>,
 }
 
@@ -422,18 +431,20 @@ impl<B: DenoiserBackend> UNet<B> {
     /// - condition: a row an image
     pub fn forward(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
         let embedding = self.embed(condition);
-        let through = |blocks: &[Block<B>], h| blocks.iter().fold(h, |h, block| block.forward(h, embedding.clone()));
+        let through = |blocks: &[Block<B>], mut skip: Option<Tensor<B, 4>>, h| {
+            blocks.iter().fold(h, |h, block| block.forward(h, skip.take(), embedding.clone()))
+        };
         let mut h = self.conv_in.forward(x, 1);
         let mut skips = Vec::new();
         for level in &self.down {
-            h = through(&level.blocks, h);
+            h = through(&level.blocks, None, h);
             skips.push(h.clone());
             h = level.down.forward(h, 2);
         }
-        h = through(&self.middle, h);
+        h = through(&self.middle, None, h);
         for (level, skip) in self.up.iter().zip(skips.into_iter().rev()) {
             h = level.up.forward(B::upsample(h), 1);
-            h = through(&level.blocks, Tensor::cat(vec![h, skip], 1));
+            h = through(&level.blocks, Some(skip), h);
         }
         self.conv_out.forward(self.norm_out.silu(h), 1)
     }

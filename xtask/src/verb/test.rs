@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("core for {target}"), || build_core(target));
     }
     for board in &BOARDS {
-        tally.check(&format!("firmware for {}", board.target), || build_firmware(board));
+        tally.check(&format!("firmware for {}", board.name), || build_firmware(board));
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
     }
