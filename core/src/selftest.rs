@@ -118,7 +118,7 @@ pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
         zero,
         scale: 1.0,
     };
-    let [state, output, stream, hidden, low, qkv, mixed, up, history] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+    let [state, output, stream, hidden, low, qkv, mixed, up, joined, history] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
     let mut tensors = [
         tensor(full, 1, Element::I16, 0),
         tensor(full, 1, Element::I16, 0),
@@ -128,6 +128,7 @@ pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
         tensor(half, 3 * CHANNELS, Element::I8, 0),
         tensor(half, CHANNELS, Element::I8, -7),
         tensor(full, CHANNELS, Element::I16, 0),
+        tensor(full, CHANNELS, Element::I8, 3),
         tensor(full, 1, Element::I16, 0),
     ];
     let conv = |input, norm, output, kernel: u8, [stride, upsample]: [u8; 2], multipliers| {
@@ -181,8 +182,8 @@ pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
         OpSpec::Attention(attention),
         add(conv(mixed, None, low, 1, [1, 1], &multipliers[..])),
         conv(low, None, up, 3, [1, 2], &wide[..]),
-        conv(up, norm(1, Some(skip), &affine[..2 * CHANNELS], false), hidden, 3, [1, 1], &multipliers[..]),
-        add(conv(hidden, norm(4, None, &affine[..4 * CHANNELS], true), up, 3, [1, 1], &multipliers[..])),
+        conv(up, norm(1, Some(skip), &affine[..2 * CHANNELS], false), joined, 3, [1, 1], &multipliers[..]),
+        add(conv(joined, norm(4, None, &affine[..4 * CHANNELS], true), up, 3, [1, 1], &multipliers[..])),
         conv(up, norm(2, None, &affine[..CHANNELS], false), output, 3, [1, 1], &multipliers[..1]),
     ];
     plan::place(&mut tensors, &mut ops, Some(history), 256);
