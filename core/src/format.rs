@@ -5,18 +5,18 @@
 
 mod emit;
 
-pub use emit::{EmitError, OpSpec, Spec, emit, emitted_len};
+pub use emit::{AttentionSpec, ConvSpec, EmitError, NormSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
 
 /// The first four bytes of every file.
 pub const MAGIC: [u8; 4] = *b"MOTE";
 /// The version that this crate reads and writes. Any change of layout or rounding raises it.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 64;
 /// Bytes of a tensor record.
 pub const TENSOR_LEN: usize = 20;
 /// Bytes of an operation record.
-pub const OP_LEN: usize = 40;
+pub const OP_LEN: usize = 52;
 /// Bytes of a step-table row.
 pub const ROW_LEN: usize = 36;
 /// In a tensor field: no tensor.
@@ -98,48 +98,65 @@ pub mod tensor {
     pub const SCALE: usize = 16;
 }
 
-/// Byte offsets in an operation record.
+/// Byte offsets in an operation record. What an operation does not use is zero, or 0xFFFF for a tensor.
 pub mod op {
-    /// `u8` kind: 0 convolution, 1 GroupNorm with SiLU.
+    /// `u8` kind: 0 convolution, 1 attention.
     pub const KIND: usize = 0;
     /// Convolution: `u8` kernel side, 1 or 3.
     pub const KERNEL: usize = 1;
+    /// Attention: `u8` number of heads.
+    pub const HEADS: usize = 1;
     /// Convolution: `u8` stride, 1 or 2.
     pub const STRIDE: usize = 2;
     /// Convolution: `u8` enlargement of the input, 1 or 2.
     pub const UPSAMPLE: usize = 3;
-    /// GroupNorm: `u8` fractional bits of the gains, 0..=15.
-    pub const GAIN_BITS: usize = 1;
-    /// GroupNorm: `u8` fractional bits of the biases, 0..=15.
-    pub const BIAS_BITS: usize = 2;
-    /// GroupNorm: `u8`: 1 if the affine table has a part for each (row, class), 0 if it has one part.
-    pub const CONDITIONED: usize = 3;
     /// `u16` input tensor.
     pub const INPUT: usize = 4;
-    /// GroupNorm: `u16` second input tensor, or 0xFFFF. Convolution: 0xFFFF.
+    /// Normalizing convolution: `u16` second input tensor, or 0xFFFF.
     pub const SECOND: usize = 6;
     /// `u16` output tensor.
     pub const OUTPUT: usize = 8;
-    /// Convolution: `u8`: 1 to add to the output's content. GroupNorm: 0.
-    pub const ACCUMULATE: usize = 10;
-    /// `u8` zero.
-    pub const RESERVED: usize = 11;
-    /// Convolution: `u32` offset of the weights, `i8`. GroupNorm: of the table, 512 `i8`.
-    pub const DATA_AT: usize = 12;
-    /// Convolution: `u32` offset of the biases, `i32`. GroupNorm: of the affine table, `i16` pairs.
-    pub const BIAS_AT: usize = 16;
-    /// Convolution: `u32` offset of the multipliers, `i32`. GroupNorm: 0.
-    pub const MULTIPLIERS_AT: usize = 20;
-    /// GroupNorm: `u16` groups of the input; convolution 0.
-    pub const GROUPS: usize = 24;
-    /// GroupNorm: `u16` groups of the second input, 0 without one; convolution 0.
-    pub const SECOND_GROUPS: usize = 26;
-    /// GroupNorm: `u32` epsilon in squared steps of the input, Q8; convolution 0.
-    pub const EPSILON: usize = 28;
-    /// GroupNorm: `u32` the same for the second input; 0 without one; convolution 0.
-    pub const SECOND_EPSILON: usize = 32;
-    /// `u32` zero.
-    pub const RESERVED_END: usize = 36;
+    /// `u16` output pixels computed at a time.
+    pub const PIXELS: usize = 10;
+    /// Convolution: `u8` sum of [`ACCUMULATE`], [`NORMALIZE`] and [`CONDITIONED`].
+    pub const FLAGS: usize = 12;
+    /// Normalizing convolution: `i8`, the normalized value that stands for 0.0.
+    pub const ZERO: usize = 13;
+    /// Normalizing convolution: `u8` fractional bits of the gains, 0..=15.
+    pub const GAIN_BITS: usize = 14;
+    /// Normalizing convolution: `u8` fractional bits of the biases, 0..=15.
+    pub const BIAS_BITS: usize = 15;
+    /// `u32` offset of the scratch in the arena, a multiple of 4.
+    pub const SCRATCH: usize = 16;
+    /// Convolution: `u32` offset of the packed weights, `i8`.
+    pub const WEIGHTS_AT: usize = 20;
+    /// Attention: `i32` multiplier from a sum of products of query and key to 1/256 of an octave.
+    pub const SCORE_MULTIPLIER: usize = 20;
+    /// Convolution: `u32` offset of the biases, `i32`.
+    pub const BIAS_AT: usize = 24;
+    /// Attention: `i32` multiplier from a sum of probabilities (Q15) times values to the output.
+    pub const VALUE_MULTIPLIER: usize = 24;
+    /// Convolution: `u32` offset of the multipliers, `i32`.
+    pub const MULTIPLIERS_AT: usize = 28;
+    /// Normalizing convolution: `u16` groups of the input.
+    pub const GROUPS: usize = 32;
+    /// Normalizing convolution: `u16` groups of the second input, 0 without one.
+    pub const SECOND_GROUPS: usize = 34;
+    /// Normalizing convolution: `u32` epsilon in squared steps of the input, Q8.
+    pub const EPSILON: usize = 36;
+    /// Normalizing convolution: `u32` the same for the second input, 0 without one.
+    pub const SECOND_EPSILON: usize = 40;
+    /// Normalizing convolution: `u32` offset of the activation table, 512 `i8`.
+    pub const TABLE_AT: usize = 44;
+    /// Normalizing convolution: `u32` offset of gain and bias, `i16` pairs.
+    pub const PAIRS_AT: usize = 48;
+
+    /// In [`FLAGS`]: the result is added to the output's content.
+    pub const ACCUMULATE: u8 = 1;
+    /// In [`FLAGS`]: the input is normalized while it is read.
+    pub const NORMALIZE: u8 = 2;
+    /// In [`FLAGS`]: gain and bias have a part for each (row, class).
+    pub const CONDITIONED: u8 = 4;
 }
 
 /// Byte offsets in a step-table row.

@@ -8,11 +8,11 @@
 //! x  = saturate(round(a x + b x0 + b_prev x0_prev + c z))
 //! ```
 
-use crate::kernel::{NormInput, conv, group_norm_silu};
-use crate::model::{ConvOp, Element, Model, NormOp, Op, Row, Tensor};
+use crate::kernel::Chosen;
+use crate::model::{Model, Row, Tensor};
 use crate::noise::{NoiseUse, normals};
-use crate::quant::{Activation, COEFFICIENT_BITS, round_shift, saturate_i16};
-use crate::{format, pixels};
+use crate::quant::{COEFFICIENT_BITS, round_shift, saturate_i16};
+use crate::{format, network, pixels};
 
 /// What to draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,6 +147,8 @@ pub struct Generator<'m, 'a> {
     arena: &'a mut [u8],
     request: Request,
     row: u16,
+    /// The operation of that row that is next.
+    op: u16,
 }
 
 impl<'m, 'a> Generator<'m, 'a> {
@@ -162,7 +164,7 @@ impl<'m, 'a> Generator<'m, 'a> {
             return Err(ArenaError::Misaligned);
         }
         arena.fill(0);
-        Ok(Generator { model, arena, request: Request::default(), row: model.rows() })
+        Ok(Generator { model, arena, request: Request::default(), row: model.rows(), op: 0 })
     }
 
     /// Begins a sample from noise.
@@ -208,21 +210,32 @@ impl<'m, 'a> Generator<'m, 'a> {
         }
         self.request = request;
         self.row = request.first_row;
+        self.op = 0;
         if let Some(history) = self.model.history() {
             self.arena[history.range()].fill(0);
         }
         Ok(())
     }
 
-    /// Runs one row: one pass of the network and one update of the state.
+    /// Runs one row, or the rest of one: one pass of the network and one update of the state.
     pub fn step(&mut self) -> Progress {
+        let row = self.row;
+        while self.row == row && self.step_layer() != Progress::Done {}
+        self.progress()
+    }
+
+    /// Runs one operation of the network; after the last one of a row, updates the state too. The same samples come out
+    /// as with [`Generator::step`]; a cooperative scheduler gets its turn between layers.
+    pub fn step_layer(&mut self) -> Progress {
         if self.row < self.model.rows() {
             let condition = self.row as usize * self.model.classes() as usize + self.request.class as usize;
-            for index in 0..self.model.ops() {
-                self.run_op(index, condition);
+            network::run::<Chosen>(self.model, self.op, condition, self.arena);
+            self.op += 1;
+            if self.op >= self.model.ops() {
+                self.update();
+                self.op = 0;
+                self.row += 1;
             }
-            self.update();
-            self.row += 1;
         }
         self.progress()
     }
@@ -254,46 +267,6 @@ impl<'m, 'a> Generator<'m, 'a> {
 
     fn state_mut(&mut self) -> &mut [i16] {
         bytemuck::cast_slice_mut(&mut self.arena[self.model.tensor(format::STATE).range()])
-    }
-
-    fn run_op(&mut self, index: u16, condition: usize) {
-        match self.model.op(index) {
-            Op::Conv(op) => {
-                let (input, output) = (self.model.tensor(op.input), self.model.tensor(op.output));
-                match (input.element, output.element) {
-                    (Element::I8, Element::I8) => run_conv::<i8, i8>(self.arena, &op, &input, &output),
-                    (Element::I8, Element::I16) => run_conv::<i8, i16>(self.arena, &op, &input, &output),
-                    (Element::I16, Element::I8) => run_conv::<i16, i8>(self.arena, &op, &input, &output),
-                    (Element::I16, Element::I16) => run_conv::<i16, i16>(self.arena, &op, &input, &output),
-                }
-            }
-            Op::GroupNormSilu(op) => self.run_norm(&op, condition),
-        }
-    }
-
-    fn run_norm(&mut self, op: &NormOp<'_>, condition: usize) {
-        let affine = op.affine(condition);
-        let output = self.model.tensor(op.output);
-        let mut first_channel = 0;
-        for part in op.inputs.into_iter().flatten() {
-            let tensor = self.model.tensor(part.tensor);
-            let (groups, epsilon_q8, channels) = (part.groups, part.epsilon_q8, tensor.channels);
-            let (source, target) = split(self.arena, &tensor, &output);
-            let target = bytemuck::cast_slice_mut(target);
-            match tensor.element {
-                Element::I8 => {
-                    let values: &[i8] = bytemuck::cast_slice(source);
-                    let input = NormInput { values, channels, groups, epsilon_q8 };
-                    group_norm_silu(&input, &affine, op.table, target, op.channels, first_channel);
-                }
-                Element::I16 => {
-                    let values: &[i16] = bytemuck::cast_slice(source);
-                    let input = NormInput { values, channels, groups, epsilon_q8 };
-                    group_norm_silu(&input, &affine, op.table, target, op.channels, first_channel);
-                }
-            }
-            first_channel += channels;
-        }
     }
 
     /// Applies the current row's coefficients to the state.
@@ -333,27 +306,6 @@ fn advance(row: &Row, x: i16, x0: i16, x0_prev: i16, z: i16) -> i16 {
     saturate_i16(round_shift(sum, COEFFICIENT_BITS))
 }
 
-fn run_conv<I: Activation, O: Activation>(arena: &mut [u8], op: &ConvOp<'_>, input: &Tensor, output: &Tensor) {
-    let (tensors, scratch) = arena.split_at_mut(arena.len() - op.shape.scratch_len());
-    let scratch = bytemuck::cast_slice_mut(scratch);
-    let (source, target) = split(tensors, input, output);
-    let source: &[I] = bytemuck::cast_slice(source);
-    let target: &mut [O] = bytemuck::cast_slice_mut(target);
-    conv(&op.shape, &op.constants, source, input.zero, target, output.zero, op.destination, scratch);
-}
-
 fn view<'t>(arena: &'t [u8], tensor: &Tensor) -> &'t [i16] {
     bytemuck::cast_slice(&arena[tensor.range()])
-}
-
-/// A tensor to read and another, disjoint one to write.
-fn split<'t>(arena: &'t mut [u8], read: &Tensor, write: &Tensor) -> (&'t [u8], &'t mut [u8]) {
-    let (read, write) = (read.range(), write.range());
-    if read.end <= write.start {
-        let (left, right) = arena.split_at_mut(write.start);
-        (&left[read], &mut right[..write.len()])
-    } else {
-        let (left, right) = arena.split_at_mut(read.start);
-        (&right[..read.len()], &mut left[write])
-    }
 }

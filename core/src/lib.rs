@@ -27,6 +27,7 @@ pub mod format;
 mod generator;
 pub mod kernel;
 pub mod model;
+pub mod network;
 pub mod noise;
 pub mod pixels;
 pub mod plan;

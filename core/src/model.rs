@@ -5,7 +5,8 @@
 mod check;
 
 use crate::format::{self, header, op, read_i16, read_u16, read_u32, row, tensor};
-use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, SILU_TABLE_LEN, weight_index};
+use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, TABLE_LEN, weight_index};
+use crate::network::{AttentionShape, ConvMemory};
 use crate::view::{I16Pairs, I32s};
 
 pub use check::ParseError;
@@ -60,9 +61,19 @@ impl Tensor {
         self.height * self.width * self.channels
     }
 
+    /// Number of bytes.
+    pub fn bytes(&self) -> usize {
+        self.elements() * self.element.size()
+    }
+
     /// Where it lies in the arena.
     pub fn range(&self) -> core::ops::Range<usize> {
-        self.offset..self.offset + self.elements() * self.element.size()
+        self.offset..self.offset + self.bytes()
+    }
+
+    /// Whether it shares memory with `other`.
+    pub fn overlaps(&self, other: &Tensor) -> bool {
+        overlap(&self.range(), &other.range())
     }
 }
 
@@ -90,12 +101,44 @@ pub struct Row {
 }
 
 /// One operation of the network.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives on the stack while the operation runs, and nothing is allocated"
+)]
 #[derive(Clone, Copy, Debug)]
 pub enum Op<'a> {
-    /// A convolution.
+    /// A convolution, possibly of a normalized input.
     Conv(ConvOp<'a>),
-    /// GroupNorm, folded scale and shift, SiLU.
-    GroupNormSilu(NormOp<'a>),
+    /// Self-attention over the pixels of a tensor.
+    Attention(AttentionOp),
+}
+
+impl Op<'_> {
+    /// The tensors that it reads, the old content of its output apart.
+    pub fn inputs(&self) -> impl Iterator<Item = u16> + use<> {
+        let [first, second] = match self {
+            Op::Conv(op) => [Some(op.input), op.norm.and_then(|norm| norm.parts[1]).map(|part| part.tensor)],
+            Op::Attention(op) => [Some(op.input), None],
+        };
+        [first, second].into_iter().flatten()
+    }
+
+    /// The tensor that it writes.
+    pub fn output(&self) -> u16 {
+        match self {
+            Op::Conv(op) => op.output,
+            Op::Attention(op) => op.output,
+        }
+    }
+
+    /// Its scratch: where in the arena.
+    pub fn scratch(&self) -> core::ops::Range<usize> {
+        let (at, len) = match self {
+            Op::Conv(op) => (op.scratch, op.memory.len()),
+            Op::Attention(op) => (op.scratch, op.shape.memory(op.pixels).len()),
+        };
+        at..at + len
+    }
 }
 
 /// A convolution with its constants.
@@ -103,24 +146,32 @@ pub enum Op<'a> {
 pub struct ConvOp<'a> {
     /// Input tensor.
     pub input: u16,
+    /// What is done to the input while it is read; with a second input, both are concatenated by channels.
+    pub norm: Option<NormOp<'a>>,
     /// Output tensor.
     pub output: u16,
-    /// Geometry.
+    /// Geometry; the input channels are those of all inputs.
     pub shape: ConvShape,
     /// Weights, biases, multipliers.
     pub constants: ConvWeights<'a>,
     /// Whether the output is replaced or added to.
     pub destination: Destination,
+    /// Output pixels computed at a time.
+    pub pixels: usize,
+    /// Byte offset of the scratch in the arena.
+    pub scratch: usize,
+    /// How the scratch is divided.
+    pub memory: ConvMemory,
 }
 
-/// A normalization with its constants.
+/// GroupNorm, a folded scale and shift, an activation function: applied to rows while they are read.
 #[derive(Clone, Copy, Debug)]
 pub struct NormOp<'a> {
-    /// The inputs: the second, if any, follows the first in the output's channels.
-    pub inputs: [Option<NormPart>; 2],
-    /// Output tensor, `i8`.
-    pub output: u16,
-    /// Channels of the output.
+    /// The inputs: the second, if any, follows the first in the channels.
+    pub parts: [Option<NormPart>; 2],
+    /// The normalized value that stands for 0.0.
+    pub zero: i8,
+    /// Channels of all inputs.
     pub channels: usize,
     /// Whether [`NormOp::pairs`] has a part for each (row, class).
     pub conditioned: bool,
@@ -131,7 +182,7 @@ pub struct NormOp<'a> {
     /// Gain and bias: `[rows][classes][channels]` if conditioned, else `[channels]`.
     pub pairs: I16Pairs<'a>,
     /// The activation function.
-    pub table: &'a [i8; SILU_TABLE_LEN],
+    pub table: &'a [i8; TABLE_LEN],
 }
 
 /// One input of a normalization.
@@ -143,6 +194,26 @@ pub struct NormPart {
     pub groups: usize,
     /// Epsilon in squared steps, Q8.
     pub epsilon_q8: u32,
+}
+
+/// Self-attention: every pixel of the output is the average of the values of all pixels, weighted by the softmax of the
+/// products of its query with their keys (Vaswani et al., *Attention Is All You Need*, 2017, equation 1).
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionOp {
+    /// Input tensor, i8 around zero: queries, keys and values, each of all heads in order.
+    pub input: u16,
+    /// Output tensor, i8.
+    pub output: u16,
+    /// Geometry.
+    pub shape: AttentionShape,
+    /// From a sum of products of query and key to 1/256 of an octave.
+    pub score_multiplier: i32,
+    /// From a sum of probabilities (Q15) times values to the output.
+    pub value_multiplier: i32,
+    /// Queries computed at a time.
+    pub pixels: usize,
+    /// Byte offset of the scratch in the arena.
+    pub scratch: usize,
 }
 
 impl ConvOp<'_> {
@@ -280,33 +351,47 @@ impl<'a> Model<'a> {
         let record = self.record(header::OPS_AT, format::OP_LEN, index);
         match record[op::KIND] {
             0 => Op::Conv(self.conv(record)),
-            _ => Op::GroupNormSilu(self.norm(record)),
+            _ => Op::Attention(self.attention(record)),
         }
     }
 
     fn conv(&self, record: &[u8]) -> ConvOp<'a> {
         let shape = self.conv_shape(record);
         let constants = ConvWeights {
-            weights: bytemuck::cast_slice(self.at(record, op::DATA_AT, shape.packed_len())),
+            weights: bytemuck::cast_slice(self.at(record, op::WEIGHTS_AT, shape.packed_len())),
             bias: I32s::new(self.at(record, op::BIAS_AT, 4 * shape.channels_out)),
             multipliers: I32s::new(self.at(record, op::MULTIPLIERS_AT, 4 * shape.channels_out)),
         };
-        let destination = if record[op::ACCUMULATE] == 1 { Destination::Accumulate } else { Destination::Overwrite };
+        let flags = record[op::FLAGS];
+        let (input, output) = (read_u16(record, op::INPUT), read_u16(record, op::OUTPUT));
+        let pixels = read_u16(record, op::PIXELS) as usize;
         ConvOp {
-            input: read_u16(record, op::INPUT),
-            output: read_u16(record, op::OUTPUT),
+            input,
+            norm: (flags & op::NORMALIZE != 0).then(|| self.norm(record, shape.channels_in)),
+            output,
             shape,
             constants,
-            destination,
+            destination: if flags & op::ACCUMULATE != 0 { Destination::Accumulate } else { Destination::Overwrite },
+            pixels,
+            scratch: read_u32(record, op::SCRATCH) as usize,
+            memory: self.conv_memory(record, &shape, pixels),
         }
+    }
+
+    fn conv_memory(&self, record: &[u8], shape: &ConvShape, pixels: usize) -> ConvMemory {
+        let input = self.tensor(read_u16(record, op::INPUT));
+        let output = self.tensor(read_u16(record, op::OUTPUT));
+        let normalized = record[op::FLAGS] & op::NORMALIZE != 0;
+        ConvMemory::new(shape, normalized, input.element, input.overlaps(&output), pixels)
     }
 
     fn conv_shape(&self, record: &[u8]) -> ConvShape {
         let input = self.tensor(read_u16(record, op::INPUT));
         let output = self.tensor(read_u16(record, op::OUTPUT));
+        let second = tensor_index(read_u16(record, op::SECOND)).map_or(0, |second| self.tensor(second).channels);
         ConvShape {
             input: [input.height, input.width],
-            channels_in: input.channels,
+            channels_in: input.channels + second,
             output: [output.height, output.width],
             channels_out: output.channels,
             kernel: record[op::KERNEL] as usize,
@@ -315,7 +400,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn norm(&self, record: &[u8]) -> NormOp<'a> {
+    fn norm(&self, record: &[u8], channels: usize) -> NormOp<'a> {
         let part = |tensor_at, groups_at, epsilon_at| {
             tensor_index(read_u16(record, tensor_at)).map(|tensor| NormPart {
                 tensor,
@@ -323,20 +408,32 @@ impl<'a> Model<'a> {
                 epsilon_q8: read_u32(record, epsilon_at),
             })
         };
-        let output = read_u16(record, op::OUTPUT);
-        let channels = self.tensor(output).channels;
-        let conditioned = record[op::CONDITIONED] == 1;
+        let conditioned = record[op::FLAGS] & op::CONDITIONED != 0;
         let parts = if conditioned { self.conditions() } else { 1 };
-        let table = self.at(record, op::DATA_AT, SILU_TABLE_LEN);
+        let table = self.at(record, op::TABLE_AT, TABLE_LEN);
         NormOp {
-            inputs: [part(op::INPUT, op::GROUPS, op::EPSILON), part(op::SECOND, op::SECOND_GROUPS, op::SECOND_EPSILON)],
-            output,
+            parts: [part(op::INPUT, op::GROUPS, op::EPSILON), part(op::SECOND, op::SECOND_GROUPS, op::SECOND_EPSILON)],
+            zero: record[op::ZERO] as i8,
             channels,
             conditioned,
             gain_bits: record[op::GAIN_BITS] as u32,
             bias_bits: record[op::BIAS_BITS] as u32,
-            pairs: I16Pairs::new(self.at(record, op::BIAS_AT, 4 * parts * channels)),
-            table: bytemuck::cast_ref(table.first_chunk::<SILU_TABLE_LEN>().unwrap_or(&[0; SILU_TABLE_LEN])),
+            pairs: I16Pairs::new(self.at(record, op::PAIRS_AT, 4 * parts * channels)),
+            table: bytemuck::cast_ref(table.first_chunk::<TABLE_LEN>().unwrap_or(&[0; TABLE_LEN])),
+        }
+    }
+
+    fn attention(&self, record: &[u8]) -> AttentionOp {
+        let (input, output) = (read_u16(record, op::INPUT), read_u16(record, op::OUTPUT));
+        let (tokens, channels) = (self.tensor(output).height * self.tensor(output).width, self.tensor(output).channels);
+        AttentionOp {
+            input,
+            output,
+            shape: AttentionShape { tokens, channels, heads: record[op::HEADS] as usize },
+            score_multiplier: read_u32(record, op::SCORE_MULTIPLIER) as i32,
+            value_multiplier: read_u32(record, op::VALUE_MULTIPLIER) as i32,
+            pixels: read_u16(record, op::PIXELS) as usize,
+            scratch: read_u32(record, op::SCRATCH) as usize,
         }
     }
 
@@ -364,6 +461,11 @@ impl<'a> Model<'a> {
     fn at(&self, record: &[u8], field: usize, len: usize) -> &'a [u8] {
         &self.bytes[read_u32(record, field) as usize..][..len]
     }
+}
+
+/// Whether two ranges have a byte in common.
+pub(crate) fn overlap(a: &core::ops::Range<usize>, b: &core::ops::Range<usize>) -> bool {
+    a.start < b.end && b.start < a.end
 }
 
 fn tensor_index(field: u16) -> Option<u16> {

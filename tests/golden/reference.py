@@ -61,7 +61,7 @@ class Model:
     def __init__(self, data):
         self.data = data
         magic, version = struct.unpack_from("<4sH", data, 0)
-        assert magic == b"MOTE" and version == 1, "not a version 1 file"
+        assert magic == b"MOTE" and version == 2, "not a version 2 file"
         length, crc = struct.unpack_from("<II", data, 8)
         assert length == len(data) and crc == zlib.crc32(data[16:])
         (self.height, self.width, self.channels, self.classes, rows, tensors, ops, self.history) = struct.unpack_from(
@@ -69,7 +69,7 @@ class Model:
         self.low, self.high = struct.unpack_from("<hh", data, 32)
         tensors_at, ops_at, rows_at = struct.unpack_from("<III", data, 40)
         self.tensors = [struct.unpack_from("<IHHHBBhHf", data, tensors_at + 20 * i) for i in range(tensors)]
-        self.ops = [data[ops_at + 40 * i:][:40] for i in range(ops)]
+        self.ops = [data[ops_at + 52 * i:][:52] for i in range(ops)]
         self.rows = [struct.unpack_from("<8iI", data, rows_at + 36 * i) for i in range(rows)]
 
 
@@ -77,18 +77,24 @@ def limits(tensor):
     return (-32768, 32767) if tensor[4] else (-128, 127)
 
 
-def convolution(model, op, values):
-    _, kernel, stride, upsample, source, _, target, accumulate = struct.unpack_from("<BBBBHHHB", op)
-    weights_at, bias_at, multipliers_at = struct.unpack_from("<III", op, 12)
+def convolution(model, op, values, condition):
+    _, kernel, stride, upsample, source, second, target, _, flags, zero_in = struct.unpack_from("<BBBBHHHHBb", op)
+    accumulate, normalize = flags & 1, flags & 2
+    weights_at, bias_at, multipliers_at = struct.unpack_from("<III", op, 20)
     (_, h_in, w_in, c_in, *_), (_, h_out, w_out, c_out, *_) = model.tensors[source], model.tensors[target]
-    zero_in, zero_out = model.tensors[source][6], model.tensors[target][6]
+    if normalize:
+        x = group_norm(model, op, values, condition)
+        c_in += model.tensors[second][3] if second != 0xFFFF else 0
+    else:
+        x, zero_in = values[source], model.tensors[source][6]
+    zero_out = model.tensors[target][6]
     taps = kernel * kernel * c_in
     padded = (taps + 3) // 4 * 4
     packed = struct.unpack_from(f"<{(c_out + 3) // 4 * 4 * padded}b", model.data, weights_at)
     weights = [packed[((o // 4 * (padded // 4) + k // 4) * 4 + o % 4) * 4 + k % 4] for o in range(c_out) for k in range(taps)]
     bias = struct.unpack_from(f"<{c_out}i", model.data, bias_at)
     multipliers = struct.unpack_from(f"<{c_out}i", model.data, multipliers_at)
-    x, old, out = values[source], values.get(target), []
+    old, out = values.get(target), []
     low, high = limits(model.tensors[target])
     for row in range(h_out):
         for column in range(w_out):
@@ -115,15 +121,16 @@ def power(value, bits):
 
 
 def group_norm(model, op, values, condition):
-    _, gain_bits, bias_bits, conditioned, first, second, target = struct.unpack_from("<BBBBHHH", op)
-    table_at, affine_at = struct.unpack_from("<II", op, 12)
-    groups = struct.unpack_from("<HH", op, 24)
-    epsilons = struct.unpack_from("<II", op, 28)
-    c_out = model.tensors[target][3]
-    affine_at += 4 * c_out * (condition if conditioned else 0)
+    first, second = struct.unpack_from("<HH", op, 4)
+    flags, _, gain_bits, bias_bits = struct.unpack_from("<BbBB", op, 12)
+    table_at, affine_at = struct.unpack_from("<II", op, 44)
+    groups = struct.unpack_from("<HH", op, 32)
+    epsilons = struct.unpack_from("<II", op, 36)
+    c_out = model.tensors[first][3] + (model.tensors[second][3] if second != 0xFFFF else 0)
+    affine_at += 4 * c_out * (condition if flags & 4 else 0)
     affine = [struct.unpack_from("<hh", model.data, affine_at + 4 * c) for c in range(c_out)]
     table = struct.unpack_from("<512b", model.data, table_at)
-    pixels = model.tensors[target][1] * model.tensors[target][2]
+    pixels = model.tensors[first][1] * model.tensors[first][2]
     out = [0] * (pixels * c_out)
     base = 0
     for source, count_groups, epsilon in zip((first, second), groups, epsilons):
@@ -145,13 +152,53 @@ def group_norm(model, op, values, condition):
                 gain, bias = affine[base + c]
                 bits = inverse_bits + gain_bits
                 shift = clamp(bits - 16, 0, 20)
-                slope = clamp(power(gain * inverse, shift - bits), -(1 << 15), 1 << 15)
-                offset = power(bias, shift - bias_bits) - ((mean * slope + (1 << 15)) >> 16) + ((1 << shift) >> 1)
+                slope = clamp(power(gain * inverse, shift - bits), -(1 << 15) + 1, (1 << 15) - 1)
+                offset = power(bias, shift - bias_bits) - ((mean * slope + (1 << 15)) >> 16)
+                offset += ((1 << shift) >> 1) + (256 << shift)
                 offset = clamp(offset, -(1 << 30) + 1, (1 << 30) - 1)
                 for p in range(pixels):
                     steps = (x[p * c_in + c] * slope + offset) >> shift
-                    out[p * c_out + base + c] = table[clamp(steps, -256, 255) + 256]
+                    out[p * c_out + base + c] = table[clamp(steps, 0, 511)]
         base += c_in
+    return out
+
+
+def power_of_two(distance):
+    """2^(-distance / 256) in Q16, from a table of 256 rounded entries and a rounded shift."""
+    whole, octaves = min(65535, round(65536 * 2.0 ** (-(distance % 256) / 256))), distance // 256
+    return (whole + ((1 << octaves) >> 1)) >> octaves
+
+
+def softmax(scores):
+    powers = [power_of_two(max(scores) - score) for score in scores]
+    inverse = min((1 << 47) // sum(powers), (1 << 31) - 1)
+    return [(power * inverse + (1 << 31)) >> 32 for power in powers]
+
+
+def attention(model, op, values):
+    heads = op[1]
+    source, _, target = struct.unpack_from("<HHH", op, 4)
+    score_by, value_by = struct.unpack_from("<ii", op, 20)
+    _, height, width, channels, *_, = model.tensors[target]
+    zero_out, x, size = model.tensors[target][6], values[source], channels // heads
+    tokens = height * width
+
+    def part(kind, token, head):
+        at = token * 3 * channels + kind * channels + head * size
+        return x[at:at + size]
+
+    out = [0] * (tokens * channels)
+    for head in range(heads):
+        keys = [[max(v, -127) for v in part(1, token, head)] for token in range(tokens)]
+        content = [[max(v, -127) for v in part(2, token, head)] for token in range(tokens)]
+        for token in range(tokens):
+            query = part(0, token, head)
+            sums = [sum(a * b for a, b in zip(query, key)) for key in keys]
+            row = softmax([clamp((s * score_by + (1 << 31)) >> 32, -32768, 32767) for s in sums])
+            for c in range(size):
+                acc = sum(p * content[t][c] for t, p in enumerate(row))
+                value = clamp(zero_out + ((acc * value_by + (1 << 31)) >> 32), -128, 127)
+                out[token * channels + head * size + c] = value
     values[target] = out
 
 
@@ -162,9 +209,9 @@ def draw(model, label, seed, sample):
         values = {0: x}
         for op in model.ops:
             if op[0] == 0:
-                convolution(model, op, values)
+                convolution(model, op, values, index * model.classes + label)
             else:
-                group_norm(model, op, values, index * model.classes + label)
+                attention(model, op, values)
         z = normals(seed, sample, index + 1, count) if c else [0] * count
         half = 1 << 19
         x0 = [clamp((p * x[i] + q * values[1][i] + half) >> 20, model.low, model.high) for i in range(count)]

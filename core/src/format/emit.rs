@@ -1,8 +1,10 @@
 //! Writing a `.mote` file into a caller's buffer.
 
 use super::{HEADER_LEN, MAGIC, NO_TENSOR, OP_LEN, ROW_LEN, TENSOR_LEN, VERSION, header, op, row, tensor};
-use crate::kernel::{ConvShape, Destination, SILU_TABLE_LEN, weight_index};
+use crate::kernel::{ConvShape, Destination, TABLE_LEN, weight_index};
 use crate::model::{Element, Model, NormPart, ParseError, Row, Tensor};
+use crate::network::{AttentionShape, ConvMemory};
+use crate::plan;
 
 /// Everything that a file holds.
 #[derive(Clone, Copy, Debug)]
@@ -28,46 +30,86 @@ pub struct Spec<'a> {
 /// One operation and its constants; shapes come from the tensors. A constant that is missing is written as zero.
 #[derive(Clone, Copy, Debug)]
 pub enum OpSpec<'a> {
-    /// A convolution; see [`crate::kernel::ConvWeights`] for the layouts.
-    Conv {
-        /// Input tensor.
-        input: u16,
-        /// Output tensor.
-        output: u16,
-        /// 1 or 3.
-        kernel: u8,
-        /// 1 or 2.
-        stride: u8,
-        /// 1 or 2.
-        upsample: u8,
-        /// What happens to the output's content.
-        destination: Destination,
-        /// `[channels_out][kernel][kernel][channels_in]`.
-        weights: &'a [i8],
-        /// `[channels_out]`.
-        bias: &'a [i32],
-        /// `[channels_out]`.
-        multipliers: &'a [i32],
-    },
-    /// GroupNorm, scale and shift, SiLU.
-    GroupNormSilu {
-        /// Input.
-        input: NormPart,
-        /// Second input, whose channels follow the first's.
-        second: Option<NormPart>,
-        /// Output tensor.
-        output: u16,
-        /// Fractional bits of the gains.
-        gain_bits: u8,
-        /// Fractional bits of the biases.
-        bias_bits: u8,
-        /// Whether `affine` has a part for each (row, class).
-        conditioned: bool,
-        /// Gain and bias pairs: `[rows][classes][channels]` if conditioned, else `[channels]`.
-        affine: &'a [[i16; 2]],
-        /// The activation function.
-        table: &'a [i8; SILU_TABLE_LEN],
-    },
+    /// A convolution.
+    Conv(ConvSpec<'a>),
+    /// Self-attention.
+    Attention(AttentionSpec),
+}
+
+/// A convolution; see [`crate::kernel::ConvWeights`] for what the constants mean.
+#[derive(Clone, Copy, Debug)]
+pub struct ConvSpec<'a> {
+    /// Input tensor.
+    pub input: u16,
+    /// What is done to the input while it is read.
+    pub norm: Option<NormSpec<'a>>,
+    /// Output tensor.
+    pub output: u16,
+    /// 1 or 3.
+    pub kernel: u8,
+    /// 1 or 2.
+    pub stride: u8,
+    /// 1 or 2.
+    pub upsample: u8,
+    /// What happens to the output's content.
+    pub destination: Destination,
+    /// `[channels_out][kernel][kernel][channels_in]`, each within +-127.
+    pub weights: &'a [i8],
+    /// `[channels_out]`.
+    pub bias: &'a [i32],
+    /// `[channels_out]`.
+    pub multipliers: &'a [i32],
+    /// Where it works.
+    pub memory: OpMemory,
+}
+
+/// GroupNorm, scale and shift, an activation function.
+#[derive(Clone, Copy, Debug)]
+pub struct NormSpec<'a> {
+    /// Groups of the input's channels.
+    pub groups: u16,
+    /// Epsilon in squared steps of the input, Q8.
+    pub epsilon_q8: u32,
+    /// A second input, whose channels follow the first's.
+    pub second: Option<NormPart>,
+    /// The normalized value that stands for 0.0.
+    pub zero: i8,
+    /// Fractional bits of the gains.
+    pub gain_bits: u8,
+    /// Fractional bits of the biases.
+    pub bias_bits: u8,
+    /// Whether `affine` has a part for each (row, class).
+    pub conditioned: bool,
+    /// Gain and bias pairs: `[rows][classes][channels]` if conditioned, else `[channels]`.
+    pub affine: &'a [[i16; 2]],
+    /// The activation function.
+    pub table: &'a [i8; TABLE_LEN],
+}
+
+/// Self-attention; see [`crate::model::AttentionOp`].
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionSpec {
+    /// Input tensor: queries, keys and values.
+    pub input: u16,
+    /// Output tensor.
+    pub output: u16,
+    /// Heads, which divide the output's channels.
+    pub heads: u8,
+    /// From a sum of products of query and key to 1/256 of an octave.
+    pub score_multiplier: i32,
+    /// From a sum of probabilities (Q15) times values to the output.
+    pub value_multiplier: i32,
+    /// Where it works.
+    pub memory: OpMemory,
+}
+
+/// Where an operation works: [`crate::plan::place`] fills it in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpMemory {
+    /// Output pixels computed at a time.
+    pub pixels: u16,
+    /// Byte offset of the scratch in the arena, a multiple of 4.
+    pub scratch: usize,
 }
 
 /// Why a file could not be written.
@@ -105,29 +147,96 @@ impl core::fmt::Display for EmitError {
 impl core::error::Error for EmitError {}
 
 impl OpSpec<'_> {
-    /// The convolution's geometry; `None` for another operation or a tensor that does not exist.
-    fn conv_shape(&self, tensors: &[Tensor]) -> Option<ConvShape> {
-        let OpSpec::Conv { input, output, kernel, stride, upsample, .. } = *self else { return None };
-        let (input, output) = (tensors.get(input as usize)?, tensors.get(output as usize)?);
-        Some(ConvShape {
-            input: [input.height, input.width],
-            channels_in: input.channels,
-            output: [output.height, output.width],
-            channels_out: output.channels,
-            kernel: kernel as usize,
-            stride: stride as usize,
-            upsample: upsample as usize,
-        })
+    /// The tensors that it reads, the old content of its output apart.
+    pub fn inputs(&self) -> impl Iterator<Item = u16> + use<> {
+        let [first, second] = match self {
+            OpSpec::Conv(conv) => [conv.input, conv.norm.and_then(|norm| norm.second).map_or(NO_TENSOR, |p| p.tensor)],
+            OpSpec::Attention(attention) => [attention.input, NO_TENSOR],
+        };
+        [first, second].into_iter().filter(|&tensor| tensor != NO_TENSOR)
+    }
+
+    /// The tensor that it writes.
+    pub fn output(&self) -> u16 {
+        match self {
+            OpSpec::Conv(conv) => conv.output,
+            OpSpec::Attention(attention) => attention.output,
+        }
+    }
+
+    /// Where it works.
+    pub fn memory(&self) -> OpMemory {
+        match self {
+            OpSpec::Conv(conv) => conv.memory,
+            OpSpec::Attention(attention) => attention.memory,
+        }
+    }
+
+    /// [`OpSpec::memory`] to change.
+    pub fn memory_mut(&mut self) -> &mut OpMemory {
+        match self {
+            OpSpec::Conv(conv) => &mut conv.memory,
+            OpSpec::Attention(attention) => &mut attention.memory,
+        }
+    }
+
+    /// Bytes of scratch for `pixels` output pixels at a time. `tensors` are placed, or `in_place` says that the input lies
+    /// where the output goes.
+    pub fn scratch_len(&self, tensors: &[Tensor], pixels: usize, in_place: bool) -> usize {
+        match self {
+            OpSpec::Conv(conv) => {
+                let element = tensors.get(conv.input as usize).map_or(Element::I16, |tensor| tensor.element);
+                let memory = |shape| ConvMemory::new(&shape, conv.norm.is_some(), element, in_place, pixels);
+                conv.shape(tensors).map_or(0, |shape| memory(shape).len())
+            }
+            OpSpec::Attention(attention) => attention.shape(tensors).map_or(0, |shape| shape.memory(pixels).len()),
+        }
+    }
+
+    /// Pixels of the output; 0 if a tensor does not exist.
+    pub fn pixels(&self, tensors: &[Tensor]) -> usize {
+        tensors.get(self.output() as usize).map_or(0, |tensor| tensor.height * tensor.width)
     }
 
     /// Bytes of the constants, each array a multiple of 4.
     fn data_len(&self, tensors: &[Tensor]) -> usize {
         match self {
-            OpSpec::Conv { .. } => {
-                self.conv_shape(tensors).map_or(0, |shape| shape.packed_len() + 8 * shape.channels_out)
+            OpSpec::Conv(conv) => {
+                let weights = conv.shape(tensors).map_or(0, |shape| shape.packed_len() + 8 * shape.channels_out);
+                weights + conv.norm.map_or(0, |norm| 4 * norm.affine.len() + TABLE_LEN)
             }
-            OpSpec::GroupNormSilu { affine, .. } => 4 * affine.len() + SILU_TABLE_LEN,
+            OpSpec::Attention(_) => 0,
         }
+    }
+}
+
+impl ConvSpec<'_> {
+    /// The geometry; `None` if a tensor does not exist.
+    pub fn shape(&self, tensors: &[Tensor]) -> Option<ConvShape> {
+        let tensor = |index: u16| tensors.get(index as usize);
+        let (input, output) = (tensor(self.input)?, tensor(self.output)?);
+        let second = match self.norm.and_then(|norm| norm.second) {
+            Some(part) => tensor(part.tensor)?.channels,
+            None => 0,
+        };
+        Some(ConvShape {
+            input: [input.height, input.width],
+            channels_in: input.channels + second,
+            output: [output.height, output.width],
+            channels_out: output.channels,
+            kernel: self.kernel as usize,
+            stride: self.stride as usize,
+            upsample: self.upsample as usize,
+        })
+    }
+}
+
+impl AttentionSpec {
+    /// The geometry; `None` if a tensor does not exist.
+    pub fn shape(&self, tensors: &[Tensor]) -> Option<AttentionShape> {
+        let output = tensors.get(self.output as usize)?;
+        let (tokens, channels) = (output.height * output.width, output.channels);
+        Some(AttentionShape { tokens, channels, heads: self.heads as usize })
     }
 }
 
@@ -182,9 +291,7 @@ fn small(what: &'static str, count: usize) -> Result<[u8; 2], EmitError> {
 }
 
 fn write_header(out: &mut [u8], spec: &Spec<'_>, tables: [usize; 4]) -> Result<(), EmitError> {
-    let tensors_end = spec.tensors.iter().map(|t| t.range().end).max().unwrap_or(0);
-    let shapes = spec.ops.iter().filter_map(|op| op.conv_shape(spec.tensors));
-    let arena_len = tensors_end.next_multiple_of(4) + shapes.map(|shape| shape.scratch_len()).max().unwrap_or(0);
+    let arena_len = plan::arena_len(spec.tensors, spec.ops);
     put(out, header::MAGIC, MAGIC);
     put(out, header::VERSION, VERSION.to_le_bytes());
     put(out, header::FILE_LEN, (out.len() as u32).to_le_bytes());
@@ -229,54 +336,74 @@ fn write_row(record: &mut [u8], r: &Row) {
 }
 
 fn write_op(record: &mut [u8], spec: &OpSpec<'_>, tensors: &[Tensor], data_at: usize, data: &mut [u8]) {
-    match *spec {
-        OpSpec::Conv { input, output, kernel, stride, upsample, destination, weights, bias, multipliers } => {
-            // Without a shape the record names a tensor that does not exist, which parsing reports.
-            let Some(shape) = spec.conv_shape(tensors) else { return put(record, op::INPUT, input.to_le_bytes()) };
-            let bias_at = shape.packed_len();
-            let multipliers_at = bias_at + 4 * shape.channels_out;
-            record[op::KIND] = 0;
-            record[op::KERNEL] = kernel;
-            record[op::STRIDE] = stride;
-            record[op::UPSAMPLE] = upsample;
-            record[op::ACCUMULATE] = (destination == Destination::Accumulate) as u8;
-            put(record, op::INPUT, input.to_le_bytes());
-            put(record, op::SECOND, NO_TENSOR.to_le_bytes());
-            put(record, op::OUTPUT, output.to_le_bytes());
-            put(record, op::DATA_AT, (data_at as u32).to_le_bytes());
-            put(record, op::BIAS_AT, ((data_at + bias_at) as u32).to_le_bytes());
-            put(record, op::MULTIPLIERS_AT, ((data_at + multipliers_at) as u32).to_le_bytes());
-            for (channel, weights) in weights.chunks_exact(shape.taps()).take(shape.channels_out).enumerate() {
-                for (tap, &weight) in weights.iter().enumerate() {
-                    data[weight_index(shape.padded_taps(), channel, tap)] = weight as u8;
-                }
-            }
-            for (values, at) in [(bias, bias_at), (multipliers, multipliers_at)] {
-                for (i, value) in values.iter().take(shape.channels_out).enumerate() {
-                    put(data, at + 4 * i, value.to_le_bytes());
-                }
-            }
-        }
-        OpSpec::GroupNormSilu { input, second, output, gain_bits, bias_bits, conditioned, affine, table } => {
+    let (inputs, output, memory) = (spec.inputs(), spec.output(), spec.memory());
+    put(record, op::SECOND, NO_TENSOR.to_le_bytes());
+    for (at, input) in [op::INPUT, op::SECOND].into_iter().zip(inputs) {
+        put(record, at, input.to_le_bytes());
+    }
+    put(record, op::OUTPUT, output.to_le_bytes());
+    put(record, op::PIXELS, memory.pixels.to_le_bytes());
+    put(record, op::SCRATCH, (memory.scratch as u32).to_le_bytes());
+    match spec {
+        OpSpec::Conv(conv) => write_conv(record, conv, tensors, data_at, data),
+        OpSpec::Attention(attention) => {
             record[op::KIND] = 1;
-            record[op::GAIN_BITS] = gain_bits;
-            record[op::BIAS_BITS] = bias_bits;
-            record[op::CONDITIONED] = conditioned as u8;
-            put(record, op::INPUT, input.tensor.to_le_bytes());
-            put(record, op::SECOND, second.map_or(NO_TENSOR, |part| part.tensor).to_le_bytes());
-            put(record, op::OUTPUT, output.to_le_bytes());
-            put(record, op::DATA_AT, (data_at as u32).to_le_bytes());
-            put(record, op::BIAS_AT, ((data_at + SILU_TABLE_LEN) as u32).to_le_bytes());
-            put(record, op::GROUPS, (input.groups as u16).to_le_bytes());
-            put(record, op::EPSILON, input.epsilon_q8.to_le_bytes());
-            if let Some(part) = second {
-                put(record, op::SECOND_GROUPS, (part.groups as u16).to_le_bytes());
-                put(record, op::SECOND_EPSILON, part.epsilon_q8.to_le_bytes());
-            }
-            data[..SILU_TABLE_LEN].copy_from_slice(bytemuck::cast_slice(table));
-            for (i, value) in affine.iter().flatten().enumerate() {
-                put(data, SILU_TABLE_LEN + 2 * i, value.to_le_bytes());
-            }
+            record[op::HEADS] = attention.heads;
+            put(record, op::SCORE_MULTIPLIER, attention.score_multiplier.to_le_bytes());
+            put(record, op::VALUE_MULTIPLIER, attention.value_multiplier.to_le_bytes());
         }
+    }
+}
+
+fn write_conv(record: &mut [u8], conv: &ConvSpec<'_>, tensors: &[Tensor], data_at: usize, data: &mut [u8]) {
+    // Without a shape the record names a tensor that does not exist, which parsing reports.
+    let Some(shape) = conv.shape(tensors) else { return };
+    record[op::KIND] = 0;
+    record[op::KERNEL] = conv.kernel;
+    record[op::STRIDE] = conv.stride;
+    record[op::UPSAMPLE] = conv.upsample;
+    if conv.destination == Destination::Accumulate {
+        record[op::FLAGS] |= op::ACCUMULATE;
+    }
+    let bias_at = shape.packed_len();
+    let multipliers_at = bias_at + 4 * shape.channels_out;
+    put(record, op::WEIGHTS_AT, (data_at as u32).to_le_bytes());
+    put(record, op::BIAS_AT, ((data_at + bias_at) as u32).to_le_bytes());
+    put(record, op::MULTIPLIERS_AT, ((data_at + multipliers_at) as u32).to_le_bytes());
+    for (channel, weights) in conv.weights.chunks_exact(shape.taps().max(1)).take(shape.channels_out).enumerate() {
+        for (tap, &weight) in weights.iter().enumerate() {
+            data[weight_index(shape.padded_taps(), channel, tap)] = weight as u8;
+        }
+    }
+    for (values, at) in [(conv.bias, bias_at), (conv.multipliers, multipliers_at)] {
+        for (i, value) in values.iter().take(shape.channels_out).enumerate() {
+            put(data, at + 4 * i, value.to_le_bytes());
+        }
+    }
+    if let Some(norm) = &conv.norm {
+        let table_at = multipliers_at + 4 * shape.channels_out;
+        write_norm(record, norm, data_at + table_at, &mut data[table_at..]);
+    }
+}
+
+fn write_norm(record: &mut [u8], norm: &NormSpec<'_>, table_at: usize, data: &mut [u8]) {
+    record[op::FLAGS] |= op::NORMALIZE;
+    if norm.conditioned {
+        record[op::FLAGS] |= op::CONDITIONED;
+    }
+    record[op::ZERO] = norm.zero as u8;
+    record[op::GAIN_BITS] = norm.gain_bits;
+    record[op::BIAS_BITS] = norm.bias_bits;
+    put(record, op::GROUPS, norm.groups.to_le_bytes());
+    put(record, op::EPSILON, norm.epsilon_q8.to_le_bytes());
+    if let Some(part) = norm.second {
+        put(record, op::SECOND_GROUPS, (part.groups as u16).to_le_bytes());
+        put(record, op::SECOND_EPSILON, part.epsilon_q8.to_le_bytes());
+    }
+    put(record, op::TABLE_AT, (table_at as u32).to_le_bytes());
+    put(record, op::PAIRS_AT, ((table_at + TABLE_LEN) as u32).to_le_bytes());
+    data[..TABLE_LEN].copy_from_slice(bytemuck::cast_slice(norm.table));
+    for (i, value) in norm.affine.iter().flatten().enumerate() {
+        put(data, TABLE_LEN + 2 * i, value.to_le_bytes());
     }
 }

@@ -1,8 +1,9 @@
-//! Convolution: each output pixel's window is gathered once, then multiplied with four output channels at a time.
+//! Convolution: the windows of a few output pixels are gathered, then multiplied with four output channels at a time.
 //!
 //! A 1x1 kernel on a 1x1 image is a linear layer; `upsample = 2` reads a nearest-neighbor enlargement that is never
 //! stored; [`Destination::Accumulate`] adds the result to what the output holds, which is a residual connection.
 
+use super::Kernel;
 use crate::quant::{Activation, requantize};
 use crate::view::I32s;
 
@@ -10,8 +11,6 @@ use crate::view::I32s;
 pub const BLOCK: usize = 4;
 /// Window elements whose weights lie together for one channel.
 pub const QUAD: usize = 4;
-/// Scratch that a faster kernel may spend on gathered windows, in bytes.
-const WINDOW_BUDGET: usize = 8192;
 
 /// The geometry of one convolution, channels last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +47,32 @@ impl ConvShape {
         self.channels_out.next_multiple_of(BLOCK) * self.padded_taps()
     }
 
-    /// Output pixels whose windows are gathered together: even, so that a kernel may take them in pairs.
-    pub fn pixels_a_pass(&self) -> usize {
-        let pixels = (self.output[0] * self.output[1]).next_multiple_of(2);
-        (WINDOW_BUDGET / (4 * self.padded_taps()) * 2).clamp(2, pixels)
+    /// Bytes of working memory that every kernel gets for `pixels` output pixels at a time: one block of weights and the
+    /// windows, in i16.
+    pub fn work_len(&self, pixels: usize) -> usize {
+        2 * self.padded_taps() * (BLOCK + pixels)
     }
 
-    /// Bytes of scratch that every kernel for this shape gets: one block of weights and a pass of windows, in i16.
-    pub fn scratch_len(&self) -> usize {
-        2 * self.padded_taps() * (BLOCK + self.pixels_a_pass())
+    /// Output pixels.
+    pub fn pixels(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    /// Input rows that the windows of the output pixels before `pixel` need, counted from the top.
+    pub fn rows_before(&self, pixel: usize) -> usize {
+        let rows = pixel.div_ceil(self.output[1].max(1));
+        let enlarged = (rows.saturating_sub(1)) * self.stride + self.kernel - self.kernel / 2;
+        enlarged.div_ceil(self.upsample.max(1)).min(self.input[0])
+    }
+
+    /// Input rows that the windows of any `pixels` consecutive output pixels of a pass reach over.
+    pub fn rows_of(&self, pixels: usize) -> usize {
+        let width = self.output[1].max(1);
+        let whole = pixels.is_multiple_of(width);
+        let rows = if whole { pixels / width } else { (pixels + width - 2) / width + 1 }.min(self.output[0]);
+        let enlarged = rows.saturating_sub(1) * self.stride + self.kernel;
+        let rows = if self.upsample == 2 { enlarged / 2 + 1 } else { enlarged };
+        rows.min(self.input[0])
     }
 
     /// Multiply-accumulates, padding counted.
@@ -99,12 +115,42 @@ pub enum Destination {
     Accumulate,
 }
 
-/// `output = saturate(zero_out + requantize(bias + sum(input * weights)))`, or with the old output in `zero_out`'s place.
-///
-/// `zero_in` is what padding holds: the input's zero point. `scratch` has [`ConvShape::scratch_len`] bytes. No overflow:
-/// parse checks for every output channel that `|bias| + max|input| * sum|weights|` fits an `i32`.
-#[expect(clippy::too_many_arguments, reason = "two tensors, each with its zero point, and the constants")]
-pub fn conv<I: Activation, O: Activation>(
+/// Rows of an input image: a whole tensor, or the last few rows of one.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a, I> {
+    values: &'a [I],
+    row_len: usize,
+    first: usize,
+    first_slot: usize,
+    capacity: usize,
+}
+
+impl<'a, I> Rows<'a, I> {
+    /// Every row of a tensor, `row_len` elements each.
+    pub fn whole(values: &'a [I], row_len: usize) -> Self {
+        Rows { values, row_len, first: 0, first_slot: 0, capacity: usize::MAX }
+    }
+
+    /// A ring of `capacity` rows that was filled with `loaded` rows one after the other; `next_slot` is the place of the
+    /// next, `loaded % capacity`.
+    pub fn ring(values: &'a [I], row_len: usize, capacity: usize, loaded: usize, next_slot: usize) -> Self {
+        let first = loaded.saturating_sub(capacity);
+        let first_slot = if first == 0 { 0 } else { next_slot };
+        Rows { values, row_len, first, first_slot, capacity }
+    }
+
+    /// `len` elements of row `y` from element `at` on.
+    #[inline(always)]
+    pub fn part(&self, y: usize, at: usize, len: usize) -> &'a [I] {
+        let slot = y - self.first + self.first_slot;
+        let slot = if slot < self.capacity { slot } else { slot - self.capacity };
+        &self.values[slot * self.row_len + at..][..len]
+    }
+}
+
+/// A whole convolution with the kernels `K`, `pixels` output pixels at a time. `work` has [`ConvShape::work_len`] bytes.
+#[expect(clippy::too_many_arguments, reason = "two tensors, each with its zero point, the constants and the memory")]
+pub fn convolve<K: Kernel, I: Activation, O: Activation>(
     shape: &ConvShape,
     constants: &ConvWeights<'_>,
     input: &[I],
@@ -112,12 +158,44 @@ pub fn conv<I: Activation, O: Activation>(
     output: &mut [O],
     zero_out: i32,
     destination: Destination,
-    scratch: &mut [i16],
+    pixels: usize,
+    work: &mut [i16],
+) {
+    let rows = Rows::whole(input, shape.input[1] * shape.channels_in);
+    for (pass, part) in output.chunks_mut(pixels * shape.channels_out).enumerate() {
+        let count = part.len() / shape.channels_out;
+        K::gather(shape, &rows, zero_in, pass * pixels, count, work);
+        K::multiply::<I, O>(shape, constants, count, work, part, zero_out, destination);
+    }
+}
+
+/// See [`super::Kernel::gather`]: the windows one after the other.
+pub(super) fn gather<I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    zero_in: i32,
+    first: usize,
+    count: usize,
+    work: &mut [i16],
+) {
+    let windows = work.chunks_exact_mut(shape.padded_taps()).take(count);
+    for (index, window) in (first..).zip(windows) {
+        gather_one(shape, rows, zero_in, index, window);
+    }
+}
+
+/// See [`super::Kernel::multiply`], after [`gather`].
+pub(super) fn multiply<O: Activation>(
+    shape: &ConvShape,
+    constants: &ConvWeights<'_>,
+    count: usize,
+    work: &[i16],
+    output: &mut [O],
+    zero_out: i32,
+    destination: Destination,
 ) {
     let taps = shape.padded_taps();
-    let window = &mut scratch[..taps];
-    for (index, pixel) in output.chunks_exact_mut(shape.channels_out).enumerate() {
-        gather(shape, index, input, zero_in, window);
+    for (pixel, window) in output.chunks_exact_mut(shape.channels_out).zip(work.chunks_exact(taps)).take(count) {
         let blocks = constants.weights.chunks_exact(taps * BLOCK);
         for (block, (outputs, weights)) in pixel.chunks_mut(BLOCK).zip(blocks).enumerate() {
             let sums = dot(window, weights);
@@ -160,22 +238,29 @@ fn dot(window: &[i16], weights: &[i8]) -> [i32; BLOCK] {
 }
 
 /// Copies the window of output pixel `index` in the order kernel row, kernel column, channel; zeros to the last quad's end.
-pub(super) fn gather<I: Activation>(shape: &ConvShape, index: usize, input: &[I], zero_in: i32, window: &mut [i16]) {
+pub(super) fn gather_one<I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    zero_in: i32,
+    index: usize,
+    window: &mut [i16],
+) {
     let (row, column) = (index / shape.output[1], index % shape.output[1]);
+    let channels = shape.channels_in;
     let (parts, rest) = window.split_at_mut(shape.taps());
     let run = run(shape, column);
-    for (tap_row, part) in parts.chunks_exact_mut(shape.kernel * shape.channels_in).enumerate() {
+    for (tap_row, part) in parts.chunks_exact_mut(shape.kernel * channels).enumerate() {
         let Some(y) = position(shape, row, tap_row, shape.input[0]) else {
             part.fill(zero_in as i16);
             continue;
         };
         if let Some(first) = run {
-            widen(&input[(y * shape.input[1] + first) * shape.channels_in..], part);
+            widen(rows.part(y, first * channels, part.len()), part);
             continue;
         }
-        for (tap_column, part) in part.chunks_exact_mut(shape.channels_in).enumerate() {
+        for (tap_column, part) in part.chunks_exact_mut(channels).enumerate() {
             match position(shape, column, tap_column, shape.input[1]) {
-                Some(x) => widen(&input[(y * shape.input[1] + x) * shape.channels_in..], part),
+                Some(x) => widen(rows.part(y, x * channels, channels), part),
                 None => part.fill(zero_in as i16),
             }
         }
@@ -205,6 +290,7 @@ pub(super) fn position(shape: &ConvShape, output: usize, tap: usize, side: usize
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::Reference;
 
     const HALF: i32 = i32::MAX; // 2^31 - 1 over 2^32
 
@@ -236,7 +322,8 @@ mod tests {
             bias: I32s::new(&bias[..4 * shape.channels_out]),
             multipliers: I32s::new(&multipliers[..4 * shape.channels_out]),
         };
-        conv(shape, &constants, input, zero_in, output, 0, destination, &mut [0; 256]);
+        let mut work = [0; 256];
+        convolve::<Reference, _, _>(shape, &constants, input, zero_in, output, 0, destination, 2, &mut work);
     }
 
     #[test]

@@ -8,7 +8,8 @@
 
 #![allow(unsafe_code, reason = "naked functions over pointers into checked slices")]
 
-use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, gather, position, run};
+use super::Kernel;
+use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, Rows, gather_one, position, run};
 use crate::quant::{Activation, requantize};
 use core::arch::naked_asm;
 
@@ -27,54 +28,63 @@ macro_rules! dsp_extension {
     };
 }
 
-/// The same function as [`super::conv_reference`].
-#[expect(clippy::too_many_arguments, reason = "the reference's signature")]
-pub fn conv<I: Activation, O: Activation>(
-    shape: &ConvShape,
-    constants: &ConvWeights<'_>,
-    input: &[I],
-    zero_in: i32,
-    output: &mut [O],
-    zero_out: i32,
-    destination: Destination,
-    scratch: &mut [i16],
-) {
-    // Loads of several registers trap on other addresses; a file may lie anywhere.
-    if !is_aligned(constants.weights) || !is_aligned(scratch) {
-        return super::conv_reference(shape, constants, input, zero_in, output, zero_out, destination, scratch);
-    }
-    let taps = shape.padded_taps();
-    let (widened, windows) = scratch.split_at_mut(taps * BLOCK);
-    let per_pass = shape.pixels_a_pass();
-    for (pass, pixels) in output.chunks_mut(per_pass * shape.channels_out).enumerate() {
-        let count = pixels.len() / shape.channels_out;
-        for (pair, windows) in windows.chunks_exact_mut(2 * taps).take(count.div_ceil(2)).enumerate() {
-            let first = pass * per_pass + 2 * pair;
-            // A last pixel without a partner is its own.
-            let both = [first, (first + 1).min(pass * per_pass + count - 1)];
-            // The weights' place is free until the windows are complete.
-            gather_pair(shape, both, input, zero_in, windows, widened);
+/// Kernels with the DSP instructions.
+#[derive(Clone, Copy, Debug)]
+pub struct Dsp;
+
+impl Kernel for Dsp {
+    /// Pairs of windows, each pair interleaved as [`gather_pair`] says, after the place of a block's widened weights.
+    fn gather<I: Activation>(
+        shape: &ConvShape,
+        rows: &Rows<'_, I>,
+        zero_in: i32,
+        first: usize,
+        count: usize,
+        work: &mut [i16],
+    ) {
+        let taps = shape.padded_taps();
+        let (spare, windows) = work.split_at_mut(taps * BLOCK);
+        for (pair, windows) in windows.chunks_mut(2 * taps).take(count.div_ceil(2)).enumerate() {
+            let at = first + 2 * pair;
+            if 2 * pair + 1 == count {
+                // A last pixel without a partner: its window alone, in the same order of words.
+                gather_one(shape, rows, zero_in, at, &mut spare[..taps]);
+                split_words(&spare[..taps], &mut windows[..taps]);
+            } else {
+                gather_pair(shape, [at, at + 1], rows, zero_in, windows, spare);
+            }
         }
+    }
+
+    fn multiply<I: Activation, O: Activation>(
+        shape: &ConvShape,
+        constants: &ConvWeights<'_>,
+        count: usize,
+        work: &mut [i16],
+        output: &mut [O],
+        zero_out: i32,
+        destination: Destination,
+    ) {
+        let taps = shape.padded_taps();
+        let (widened, windows) = work.split_at_mut(taps * BLOCK);
+        let (pairs, last) = windows[..count * taps].split_at(count / 2 * 2 * taps);
         for (block, weights) in constants.weights.chunks_exact(taps * BLOCK).enumerate() {
             let lanes = Lanes::new(constants, block * BLOCK, shape.channels_out);
-            if count == 1 {
-                // A linear layer, or a pass's single pixel: widening the weights would not pay.
-                let at = lanes.first..lanes.first + lanes.count;
-                lanes.store(
-                    &dot_one(&windows[..2 * taps], weights, &lanes.bias),
-                    &mut pixels[at],
-                    zero_out,
-                    destination,
-                );
-                continue;
+            if !pairs.is_empty() {
+                widen(weights, widened);
             }
-            widen(weights, widened);
-            for (pair, windows) in windows.chunks_exact(2 * taps).take(count.div_ceil(2)).enumerate() {
+            for (pair, windows) in pairs.chunks_exact(2 * taps).enumerate() {
                 let sums = dot(windows, widened, &lanes.bias);
-                for (half, sums) in sums.as_chunks::<BLOCK>().0.iter().enumerate().take(count - 2 * pair) {
+                for (half, sums) in sums.as_chunks::<BLOCK>().0.iter().enumerate() {
                     let at = (2 * pair + half) * shape.channels_out + lanes.first;
-                    lanes.store(sums, &mut pixels[at..at + lanes.count], zero_out, destination);
+                    lanes.store(sums, &mut output[at..at + lanes.count], zero_out, destination);
                 }
+            }
+            if !last.is_empty() {
+                let at = (count - 1) * shape.channels_out + lanes.first;
+                let weights = if is_aligned(weights) { weights } else { align(weights, widened) };
+                let sums = dot_one(last, weights, &lanes.bias);
+                lanes.store(&sums, &mut output[at..at + lanes.count], zero_out, destination);
             }
         }
     }
@@ -126,7 +136,7 @@ impl Lanes {
 fn gather_pair<I: Activation>(
     shape: &ConvShape,
     both: [usize; 2],
-    input: &[I],
+    rows: &Rows<'_, I>,
     zero_in: i32,
     windows: &mut [i16],
     spare: &mut [i16],
@@ -134,15 +144,15 @@ fn gather_pair<I: Activation>(
     let channels = shape.channels_in;
     if !channels.is_multiple_of(QUAD) {
         let (a, b) = spare[..windows.len()].split_at_mut(windows.len() / 2);
-        gather(shape, both[0], input, zero_in, a);
-        gather(shape, both[1], input, zero_in, b);
+        gather_one(shape, rows, zero_in, both[0], a);
+        gather_one(shape, rows, zero_in, both[1], b);
         return interleave(a, b, windows);
     }
     let padding: &mut [I] = &mut bytemuck::cast_slice_mut(spare)[..channels];
     padding.fill(I::saturate(zero_in));
     let [a, b] = both.map(|index| (index / shape.output[1], index % shape.output[1]));
     let runs = [a, b].map(|(_, column)| run(shape, column));
-    let pixel = |y: usize, x: usize, len: usize| &input[(y * shape.input[1] + x) * channels..][..len];
+    let pixel = |y: usize, x: usize, len: usize| rows.part(y, x * channels, len);
     for (tap_row, part) in windows.chunks_exact_mut(2 * shape.kernel * channels).enumerate() {
         let [y_a, y_b] = [a, b].map(|(row, _)| position(shape, row, tap_row, shape.input[0]));
         if let ([Some(x_a), Some(x_b)], Some(y_a), Some(y_b)) = (runs, y_a, y_b) {
@@ -157,6 +167,13 @@ fn gather_pair<I: Activation>(
             };
             interleave(at(y_a, a.1), at(y_b, b.1), part);
         }
+    }
+}
+
+/// One window's words in the order of [`gather_pair`]: of each quad (0, 2), then (1, 3).
+fn split_words(window: &[i16], words: &mut [i16]) {
+    for (&[a, b, c, d], words) in window.as_chunks::<QUAD>().0.iter().zip(words.as_chunks_mut::<QUAD>().0) {
+        *words = [a, c, b, d];
     }
 }
 
@@ -218,9 +235,26 @@ unsafe extern "C" fn interleave_i16(a: *const i16, b: *const i16, pairs: *mut i1
 /// Widens one block's weights: for each quad, the words (0, 2) of the four channels, then the words (1, 3).
 fn widen(weights: &[i8], widened: &mut [i16]) {
     assert_eq!(weights.len(), widened.len());
-    // SAFETY: a quad of four channels is 16 bytes packed and 32 widened; `widened` holds as many quads as `weights`; both
-    // are aligned, as `conv` has checked.
-    unsafe { widen_quads(weights.as_ptr(), widened.as_mut_ptr(), weights.len() / (BLOCK * QUAD)) }
+    let quads = weights.len() / (BLOCK * QUAD);
+    let target = widened.as_mut_ptr();
+    // SAFETY: a quad of four channels is 16 bytes packed and 32 widened; `widened` holds as many quads as `weights`. Loads
+    // of several registers trap on odd addresses, and a file may lie anywhere: such weights are first moved to the second
+    // half of the target, which is aligned and is overwritten only behind what has been read.
+    unsafe {
+        let source = match is_aligned(weights) {
+            true => weights.as_ptr(),
+            false => align(weights, widened).as_ptr(),
+        };
+        widen_quads(source, target, quads);
+    }
+}
+
+/// The weights, moved to the second half of `spare`.
+fn align<'s>(weights: &[i8], spare: &'s mut [i16]) -> &'s [i8] {
+    let spare: &mut [i8] = bytemuck::cast_slice_mut(spare);
+    let half = spare.len() / 2;
+    spare[half..].copy_from_slice(weights);
+    &spare[half..]
 }
 
 /// Sums of two windows with four channels, from `bias` on: the first pixel's four, then the second's.
@@ -229,32 +263,32 @@ fn dot(windows: &[i16], widened: &[i16], bias: &[i32; BLOCK]) -> [i32; 2 * BLOCK
     let mut sums = [0; 2 * BLOCK];
     let quads = windows.len() / (2 * QUAD);
     // SAFETY: a quad of two windows is 16 bytes, a quad of four channels 32; both slices hold as many quads and
-    // are aligned, as `conv` has checked. The sums have room for eight, the bias has four.
+    // are aligned. The sums have room for eight, the bias has four.
     unsafe { dot_quads(windows.as_ptr(), widened.as_ptr(), quads, sums.as_mut_ptr(), bias) }
     sums
 }
 
-/// Sums of the first of two windows with four channels' packed weights, from `bias` on.
-fn dot_one(windows: &[i16], weights: &[i8], bias: &[i32; BLOCK]) -> [i32; BLOCK] {
-    assert_eq!(2 * windows.len(), weights.len());
+/// Sums of a window with four channels' packed weights, from `bias` on.
+fn dot_one(window: &[i16], weights: &[i8], bias: &[i32; BLOCK]) -> [i32; BLOCK] {
+    assert_eq!(BLOCK * window.len(), weights.len());
+    assert!(is_aligned(window) && is_aligned(weights));
     let mut sums = *bias;
-    // SAFETY: a quad of two windows is 16 bytes and so is a quad of four channels; both slices hold as many quads
-    // and are aligned, as `conv` has checked.
-    unsafe { dot_one_quads(windows.as_ptr(), weights.as_ptr(), windows.len() / (2 * QUAD), &mut sums) }
+    // SAFETY: a quad of a window is 8 bytes, a quad of four channels 16; both slices hold as many quads and are aligned.
+    unsafe { dot_one_quads(window.as_ptr(), weights.as_ptr(), window.len() / QUAD, &mut sums) }
     sums
 }
 
-/// Registers: r0 windows, r1 weights, r2 quads, r3 and r12 elements, r8-r11 packed weights, lr widened ones, r4-r7 sums.
+/// Registers: r0 window, r1 weights, r2 quads, r3 and r12 elements, r8-r11 packed weights, lr widened ones, r4-r7 sums.
 #[unsafe(naked)]
-unsafe extern "C" fn dot_one_quads(windows: *const i16, weights: *const i8, quads: usize, sums: &mut [i32; BLOCK]) {
+unsafe extern "C" fn dot_one_quads(window: *const i16, weights: *const i8, quads: usize, sums: &mut [i32; BLOCK]) {
     naked_asm!(
         dsp_extension!(),
         "push {{r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
         "ldm r3, {{r4, r5, r6, r7}}",
         "1:",
         "ldm r1!, {{r8, r9, r10, r11}}",
-        "ldr r3, [r0], #8",
-        "ldr r12, [r0], #8",
+        "ldr r3, [r0], #4",
+        "ldr r12, [r0], #4",
         "sxtb16 lr, r8",
         "smlad r4, r3, lr, r4",
         "sxtb16 lr, r8, ror #8",

@@ -1,5 +1,5 @@
-//! Reference GroupNorm with a folded scale and shift, followed by SiLU from a table (Wu, He: *Group Normalization*, 2018;
-//! scale and shift as in Dhariwal, Nichol 2021, section 3).
+//! GroupNorm with a folded scale and shift, followed by an activation function from a table (Wu, He: *Group
+//! Normalization*, 2018; scale and shift as in Dhariwal, Nichol 2021, section 3; the function is SiLU as a rule).
 //!
 //! | symbol | here | unit |
 //! |---|---|---|
@@ -9,33 +9,17 @@
 //! | beta (1 + scale) + shift | `bias` | table steps, fixed point |
 //!
 //! For each group the sums of `q` and `q^2` are exact 64-bit integers. For each channel they become an integer line
-//! `index = (q * slope + offset) >> shift`; the index, clamped to -256..=255, selects one of 512 outputs. The input's
-//! scale cancels, but for epsilon, which the file gives in squared input steps.
+//! `index = (q * slope + offset) >> shift`; the index, clamped to 0..=511, selects one of 512 outputs. The input's scale
+//! cancels, but for epsilon, which the file gives in squared input steps.
 
 use crate::quant::Activation;
 use crate::view::I16Pairs;
 
-/// Entries of a SiLU table: entry `256 + i` is the output for a normalized value of `i` table steps.
-pub const SILU_TABLE_LEN: usize = 512;
-
-/// Channels whose lines are ready at a time.
-const LINES: usize = 16;
+/// Entries of an activation table: entry `256 + i` is the output for a normalized value of `i` table steps.
+pub const TABLE_LEN: usize = 512;
 
 /// Most bits that the slope's fixed point may have, so that `q * slope + offset` fits an `i32`.
 const MAX_SHIFT: i32 = 20;
-
-/// One input of the operation: two make a concatenation by channels that is never stored.
-#[derive(Clone, Copy, Debug)]
-pub struct NormInput<'a, I> {
-    /// Pixels x channels, channels last.
-    pub values: &'a [I],
-    /// Channels of this input.
-    pub channels: usize,
-    /// Groups that this input's channels are divided into.
-    pub groups: usize,
-    /// What is added to the variance, in squared steps of this input, Q8.
-    pub epsilon_q8: u32,
-}
 
 /// Gain and bias of every channel.
 #[derive(Clone, Copy, Debug)]
@@ -48,42 +32,59 @@ pub struct Affine<'a> {
     pub bias_bits: u32,
 }
 
-/// Normalizes `input` and writes its channels at `first_channel` of an output of `channels_out` channels.
-///
-/// Bounds that parse checks: at most 65,536 elements a group, so `n * sum(q^2)` is at most 2^62.
-pub fn group_norm_silu<I: Activation>(
-    input: &NormInput<'_, I>,
-    affine: &Affine<'_>,
-    table: &[i8; SILU_TABLE_LEN],
+/// Sums over a group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// Of the values.
+    pub sum: i64,
+    /// Of their squares.
+    pub squares: u64,
+}
+
+/// `index = (q * slope + offset) >> shift`, the rounding and the table's middle included in the offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Line {
+    /// Within +-(2^30 - 1).
+    pub offset: i32,
+    /// Within +-(2^15 - 1).
+    pub slope: i16,
+    /// 0 to 20.
+    pub shift: u16,
+}
+
+/// See [`super::Kernel::moments`].
+pub(super) fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {
+    let (mut sum, mut squares) = (0i64, 0i64);
+    for pixel in values.chunks_exact(channels) {
+        for value in &pixel[first..first + size] {
+            let q = value.widen() as i64;
+            sum += q;
+            squares += q * q;
+        }
+    }
+    Moments { sum, squares: squares as u64 }
+}
+
+/// See [`super::Kernel::normalize`].
+pub(super) fn normalize<I: Activation>(
+    values: &[I],
+    lines: &[Line],
+    table: &[i8; TABLE_LEN],
     output: &mut [i8],
     channels_out: usize,
-    first_channel: usize,
+    first: usize,
 ) {
-    let per_group = input.channels / input.groups;
-    let mut scale = GroupScale::default();
-    for first in (0..input.channels).step_by(LINES) {
-        let count = LINES.min(input.channels - first);
-        let mut lines = [Line::default(); LINES];
-        for (channel, line) in (first..).zip(&mut lines[..count]) {
-            if channel.is_multiple_of(per_group) {
-                scale = GroupScale::of(input, channel..channel + per_group, affine.gain_bits);
-            }
-            *line = scale.line(affine.pairs.get(first_channel + channel), affine.bias_bits);
-        }
-        let sources = input.values.chunks_exact(input.channels);
-        let targets = output.chunks_exact_mut(channels_out);
-        for (source, target) in sources.zip(targets) {
-            let target = &mut target[first_channel + first..][..count];
-            for ((from, to), line) in source[first..][..count].iter().zip(target).zip(&lines) {
-                *to = table[line.index(from.widen())];
-            }
+    for (source, target) in values.chunks_exact(lines.len()).zip(output.chunks_exact_mut(channels_out)) {
+        for ((from, to), line) in source.iter().zip(&mut target[first..]).zip(lines) {
+            *to = table[line.index(from.widen())];
         }
     }
 }
 
 /// The statistics of one group, ready to be turned into a line for each of its channels.
-#[derive(Default)]
-struct GroupScale {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GroupScale {
     /// The mean in Q16 input steps.
     mean_q16: i64,
     /// Gain over standard deviation is `gain * inverse * 2^-product_bits`, with `inverse` in 2^15..=2^16.
@@ -93,35 +94,21 @@ struct GroupScale {
     shift: i32,
 }
 
-/// `index = (q * slope + offset) >> shift`, rounding included in the offset.
-#[derive(Clone, Copy, Default)]
-struct Line {
-    slope: i32,
-    offset: i32,
-    shift: i32,
-}
-
 impl GroupScale {
-    fn of<I: Activation>(input: &NormInput<'_, I>, channels: core::ops::Range<usize>, gain_bits: u32) -> Self {
-        let (mut sum, mut squares, mut count) = (0i64, 0i64, 0u64);
-        for pixel in input.values.chunks_exact(input.channels) {
-            for value in &pixel[channels.clone()] {
-                let q = value.widen() as i64;
-                sum += q;
-                squares += q * q;
-            }
-            count += channels.len() as u64;
-        }
-        let squares = squares as u64;
+    /// Of a group of `count` elements, at most 65,536, so that `count * squares` is at most 2^62. `epsilon_q8` is what is
+    /// added to the variance, in squared steps of the input, Q8; `gain_bits` are the fractional bits of the gains.
+    pub fn new(moments: &Moments, count: usize, epsilon_q8: u32, gain_bits: u32) -> Self {
+        let Moments { sum, squares } = *moments;
+        let count = count.max(1) as u64;
         let variance = count * squares - sum.unsigned_abs() * sum.unsigned_abs();
-        let epsilon = (count * count * input.epsilon_q8 as u64) >> 8;
+        let epsilon = (count * count * epsilon_q8 as u64) >> 8;
         let spread = (variance + epsilon).max(1);
 
         // sqrt(V) = root * 2^-(normalization / 2), with the root in [2^31, 2^32).
         let normalization = spread.leading_zeros() & !1;
         let root = (spread << normalization).isqrt();
         // n / sqrt(V) = quotient * 2^(normalization / 2 - 47), of at least 15 significant bits.
-        let quotient = (count << 47) / root;
+        let quotient = (count << 47) / root.max(1);
         let excess = 64 - quotient.leading_zeros() as i32 - 16;
         let inverse = if excess > 0 { (quotient + (1 << (excess - 1))) >> excess } else { quotient << -excess };
         let product_bits = 47 - (normalization / 2) as i32 - excess + gain_bits as i32;
@@ -133,22 +120,27 @@ impl GroupScale {
         }
     }
 
-    fn line(&self, [gain, bias]: [i16; 2], bias_bits: u32) -> Line {
+    /// The line of a channel with this gain and bias, of which `bias_bits` are fractional.
+    pub fn line(&self, [gain, bias]: [i16; 2], bias_bits: u32) -> Line {
         let product = gain as i64 * self.inverse; // at most 2^31 in magnitude
-        let slope = scale_by_power(product, self.shift - self.product_bits).clamp(-(1 << 15), 1 << 15);
+        let steepest = i16::MAX as i64;
+        let slope = scale_by_power(product, self.shift - self.product_bits).clamp(-steepest, steepest);
         let bias = scale_by_power(bias as i64, self.shift - bias_bits as i32);
         let mean = (self.mean_q16 * slope + (1 << 15)) >> 16;
         let half = (1 << self.shift) >> 1;
+        let middle = (TABLE_LEN as i64 / 2) << self.shift;
         let limit = (1 << 30) - 1;
-        Line { slope: slope as i32, offset: (bias - mean + half).clamp(-limit, limit) as i32, shift: self.shift }
+        let offset = (bias - mean + half + middle).clamp(-limit, limit);
+        Line { offset: offset as i32, slope: slope as i16, shift: self.shift as u16 }
     }
 }
 
 impl Line {
+    /// The table's entry for the value `q`.
     #[inline(always)]
-    fn index(&self, q: i32) -> usize {
-        let steps = (q * self.slope + self.offset) >> self.shift;
-        (steps.clamp(-256, 255) + 256) as usize
+    pub fn index(&self, q: i32) -> usize {
+        let steps = (q * self.slope as i32 + self.offset) >> self.shift;
+        steps.clamp(0, TABLE_LEN as i32 - 1) as usize
     }
 }
 
@@ -168,7 +160,7 @@ mod tests {
     use super::*;
 
     /// Identity table: the output is the index, cut to `i8`.
-    fn identity() -> [i8; SILU_TABLE_LEN] {
+    fn identity() -> [i8; TABLE_LEN] {
         core::array::from_fn(|i| (i as i32 - 256).clamp(-128, 127) as i8)
     }
 
@@ -196,9 +188,27 @@ mod tests {
         out
     }
 
+    /// The whole operation on one input.
+    fn norm(
+        values: &[i16],
+        [channels, groups]: [usize; 2],
+        epsilon_q8: u32,
+        affine: &Affine<'_>,
+        output: &mut [i8],
+        [channels_out, first]: [usize; 2],
+    ) {
+        let size = channels / groups;
+        let mut lines = [Line::default(); 4];
+        for (channel, line) in lines[..channels].iter_mut().enumerate() {
+            let moments = moments(values, channels, channel / size * size, size);
+            let scale = GroupScale::new(&moments, values.len() / groups, epsilon_q8, affine.gain_bits);
+            *line = scale.line(affine.pairs.get(first + channel), affine.bias_bits);
+        }
+        normalize(values, &lines[..channels], &identity(), output, channels_out, first);
+    }
+
     #[test]
     fn agrees_with_the_definition_at_every_magnitude() {
-        let table = identity();
         for magnitude in [3, 40, 700, 9000, 30000] {
             for center in [0, magnitude / 2, -magnitude] {
                 let values: [i16; 64] = core::array::from_fn(|i| {
@@ -207,9 +217,8 @@ mod tests {
                 });
                 let affine_pairs = pairs([[30 * 256, 5 * 64]; 4]);
                 let affine = Affine { pairs: I16Pairs::new(affine_pairs.as_flattened()), gain_bits: 8, bias_bits: 6 };
-                let input = NormInput { values: &values, channels: 4, groups: 2, epsilon_q8: 128 };
                 let mut output = [0i8; 64];
-                group_norm_silu(&input, &affine, &table, &mut output, 4, 0);
+                norm(&values, [4, 2], 128, &affine, &mut output, [4, 0]);
                 let reference = expected(&values, 4, 2, 0.5, 30.0, 5.0);
                 for (got, want) in output.iter().zip(reference) {
                     assert!((*got as f64 - want).abs() < 0.52, "{magnitude} {center}: {got} against {want}");
@@ -220,32 +229,24 @@ mod tests {
 
     #[test]
     fn a_second_input_fills_the_later_channels() {
-        let table = identity();
         let affine_pairs = pairs([[0, 1], [0, 2], [0, 3]]);
         let affine = Affine { pairs: I16Pairs::new(affine_pairs.as_flattened()), gain_bits: 0, bias_bits: 0 };
         let mut output = [9i8; 6];
-        let first = NormInput { values: &[1i16, 2, 3, 4], channels: 2, groups: 1, epsilon_q8: 0 };
-        let second = NormInput { values: &[5i8, 6], channels: 1, groups: 1, epsilon_q8: 0 };
-        group_norm_silu(&first, &affine, &table, &mut output, 3, 0);
-        group_norm_silu(&second, &affine, &table, &mut output, 3, 2);
+        norm(&[1, 2, 3, 4], [2, 1], 0, &affine, &mut output, [3, 0]);
+        norm(&[5, 6], [1, 1], 0, &affine, &mut output, [3, 2]);
         assert_eq!(output, [1, 2, 3, 1, 2, 3]);
     }
 
     #[test]
     fn extreme_inputs_and_constants_never_overflow() {
-        let table = identity();
         for values in [[i16::MIN; 8], [i16::MAX; 8], [i16::MIN, i16::MAX, 0, 0, 1, -1, i16::MAX, i16::MIN], [0; 8]] {
             for gain in [i16::MIN, -1, 0, i16::MAX] {
                 for bits in [0, 15] {
                     for epsilon_q8 in [0, 1, u32::MAX] {
                         let affine_pairs = pairs([[gain, i16::MIN], [i16::MAX, i16::MAX]]);
-                        let affine = Affine {
-                            pairs: I16Pairs::new(affine_pairs.as_flattened()),
-                            gain_bits: bits,
-                            bias_bits: bits,
-                        };
-                        let input = NormInput { values: &values, channels: 2, groups: 1, epsilon_q8 };
-                        group_norm_silu(&input, &affine, &table, &mut [0; 8], 2, 0);
+                        let pairs = I16Pairs::new(affine_pairs.as_flattened());
+                        let affine = Affine { pairs, gain_bits: bits, bias_bits: bits };
+                        norm(&values, [2, 1], epsilon_q8, &affine, &mut [0; 8], [2, 0]);
                     }
                 }
             }

@@ -1,8 +1,11 @@
 //! What makes a file valid. Every count, offset, shape, range, overlap and arena claim is checked here, and only here.
 
-use super::{ConvOp, Element, Model, NormOp, NormPart, Tensor, tensor_index};
+use core::ops::Range;
+
+use super::{ConvOp, Element, Model, NormPart, Op, Tensor, overlap, tensor_index};
 use crate::format::{self, header, op, read_u16, read_u32, tensor};
-use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, SILU_TABLE_LEN};
+use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, TABLE_LEN};
+use crate::network::{AttentionShape, input_lead};
 
 /// Why bytes are not a model that this version runs.
 #[non_exhaustive]
@@ -104,6 +107,8 @@ impl core::error::Error for ParseError {}
 const MAX_RECORDS: u16 = 1024;
 /// Largest number of elements in a normalization group.
 const MAX_GROUP: usize = 1 << 16;
+/// Largest number of pixels of an attention.
+const MAX_TOKENS: usize = 4096;
 /// Largest number of elements in a tensor.
 const MAX_ELEMENTS: u64 = 1 << 24;
 
@@ -122,12 +127,12 @@ pub(super) fn check(bytes: &[u8]) -> Result<Model<'_>, ParseError> {
         return Err(ParseError::ArenaLen { stated: stated as u32, needed: tensors_end });
     }
     check_samples(&model).map_err(|(index, fault)| ParseError::Tensor { index, fault })?;
-    let mut scratch_len = 0;
+    let mut end = tensors_end;
     for index in 0..model.ops() {
-        let len = check_op(&model, index).map_err(|fault| ParseError::Op { index, fault })?;
-        scratch_len = scratch_len.max(len as u64);
+        let scratch_end = check_op(&model, index, stated).map_err(|fault| ParseError::Op { index, fault })?;
+        end = end.max(scratch_end);
     }
-    let needed = tensors_end.next_multiple_of(4) + scratch_len;
+    let needed = end.next_multiple_of(4);
     if needed != stated {
         return Err(ParseError::ArenaLen { stated: stated as u32, needed });
     }
@@ -250,7 +255,7 @@ fn check_samples(model: &Model<'_>) -> Result<(), (u16, &'static str)> {
         }
     }
     if let Some(t) = model.history() {
-        if overlap(&t, &model.tensor(format::STATE)) {
+        if t.overlaps(&model.tensor(format::STATE)) {
             return Err((history, "the history overlaps the state"));
         }
     } else if (0..model.rows()).any(|index| model.row(index).b_prev != 0) {
@@ -259,37 +264,73 @@ fn check_samples(model: &Model<'_>) -> Result<(), (u16, &'static str)> {
     Ok(())
 }
 
-/// Returns the bytes of scratch that the operation needs.
-fn check_op(model: &Model<'_>, index: u16) -> Result<usize, &'static str> {
+/// Returns the end of the operation's scratch, at most `arena`.
+fn check_op(model: &Model<'_>, index: u16, arena: u64) -> Result<u64, &'static str> {
     let record = model.record(header::OPS_AT, format::OP_LEN, index);
-    if record[op::RESERVED] != 0 || read_u32(record, op::RESERVED_END) != 0 {
-        return Err("a reserved field is not zero");
-    }
-    let input = read_u16(record, op::INPUT);
     let second = read_u16(record, op::SECOND);
-    let output = read_u16(record, op::OUTPUT);
-    if input >= model.tensors() || output >= model.tensors() {
+    let named = [read_u16(record, op::INPUT), read_u16(record, op::OUTPUT)];
+    if named.iter().any(|&tensor| tensor >= model.tensors()) {
         return Err("a tensor that does not exist");
     }
     if second != format::NO_TENSOR && second >= model.tensors() {
         return Err("a second tensor that does not exist");
     }
-    let target = model.tensor(output);
-    let kept = [Some(model.tensor(format::STATE)), model.history()];
-    if kept.iter().flatten().any(|t| overlap(t, &target)) {
-        return Err("the output overlaps the state or the history");
+    let scratch_len = match record[op::KIND] {
+        0 => check_conv(model, record, arena)?,
+        1 => check_attention(model, record)?,
+        _ => return Err("a kind that is neither convolution nor attention"),
+    };
+    let scratch_at = read_u32(record, op::SCRATCH) as u64;
+    let scratch_end = scratch_at + scratch_len;
+    if !scratch_at.is_multiple_of(4) {
+        return Err("a scratch offset that is not a multiple of 4");
     }
-    for source in [Some(input), tensor_index(second)].into_iter().flatten() {
-        if overlap(&model.tensor(source), &target) {
-            return Err("the output overlaps an input");
+    if scratch_end > arena {
+        return Err("a scratch that reaches over the arena's end");
+    }
+    check_memory(model, index, &model.op(index))?;
+    Ok(scratch_end)
+}
+
+/// What the operation reads is there, and it writes only where it may.
+fn check_memory(model: &Model<'_>, index: u16, op: &Op<'_>) -> Result<(), &'static str> {
+    let (output, scratch) = (model.tensor(op.output()), op.scratch());
+    for kept in [Some(model.tensor(format::STATE)), model.history()].into_iter().flatten() {
+        if kept.overlaps(&output) || overlap(&kept.range(), &scratch) {
+            return Err("the output or the scratch overlaps the state or the history");
         }
+    }
+    if overlap(&output.range(), &scratch) {
+        return Err("the scratch overlaps the output");
+    }
+    for source in op.inputs() {
         check_live(model, index, source)?;
+        let input = model.tensor(source);
+        if overlap(&input.range(), &scratch) {
+            return Err("the scratch overlaps an input");
+        }
+        if input.overlaps(&output) {
+            check_in_place(op, &input, &output)?;
+        }
     }
-    match record[op::KIND] {
-        0 => check_conv(model, index, record),
-        1 => check_norm(model, record).map(|()| 0),
-        _ => Err("a kind that is neither convolution nor GroupNorm"),
+    match op {
+        Op::Conv(conv) if conv.destination == Destination::Accumulate => check_live(model, index, conv.output),
+        _ => Ok(()),
     }
+}
+
+/// The output never overtakes the rows of the input that are still to be read.
+fn check_in_place(op: &Op<'_>, input: &Tensor, output: &Tensor) -> Result<(), &'static str> {
+    let Op::Conv(conv) = op else { return Err("the output overlaps the input of an attention") };
+    if conv.destination == Destination::Accumulate {
+        return Err("an output that is added to overlaps an input");
+    }
+    let row_len = input.bytes() / input.height;
+    let lead = input_lead(&conv.shape, conv.pixels, row_len, output.channels * output.element.size());
+    if (input.offset as i64 - output.offset as i64) < lead {
+        return Err("the output overwrites an input before it is read");
+    }
+    Ok(())
 }
 
 /// `value` holds what an earlier operation of the same pass wrote, not overwritten since, at operation `before`.
@@ -300,22 +341,18 @@ fn check_live(model: &Model<'_>, before: u16, value: u16) -> Result<(), &'static
     if tensor_index(read_u16(model.bytes, header::HISTORY)) == Some(value) {
         return Err("the network reads the history");
     }
-    let wanted = model.tensor(value);
+    let wanted = model.tensor(value).range();
     for index in (0..before).rev() {
-        let written = read_u16(model.record(header::OPS_AT, format::OP_LEN, index), op::OUTPUT);
-        if written == value {
+        let op = model.op(index);
+        if op.output() == value {
             return Ok(());
         }
-        if overlap(&model.tensor(written), &wanted) {
+        let writes: [Range<usize>; 2] = [model.tensor(op.output()).range(), op.scratch()];
+        if writes.iter().any(|range| overlap(range, &wanted)) {
             return Err("a value is overwritten before it is read");
         }
     }
     Err("a value is read that no earlier operation wrote")
-}
-
-fn overlap(a: &Tensor, b: &Tensor) -> bool {
-    let (a, b) = (a.range(), b.range());
-    a.start < b.end && b.start < a.end
 }
 
 /// The `len` bytes that `record`'s `field` points to lie in the file.
@@ -325,48 +362,69 @@ fn check_data(model: &Model<'_>, record: &[u8], field: usize, len: u64) -> Resul
     if fits { Ok(()) } else { Err("constants that lie outside the file") }
 }
 
-fn check_conv(model: &Model<'_>, index: u16, record: &[u8]) -> Result<usize, &'static str> {
-    let unused = read_u32(record, op::GROUPS) | read_u32(record, op::EPSILON) | read_u32(record, op::SECOND_EPSILON);
-    if unused != 0 || read_u16(record, op::SECOND) != format::NO_TENSOR {
-        return Err("a convolution with fields that only GroupNorm has");
-    }
+/// Returns the bytes of scratch.
+fn check_conv(model: &Model<'_>, record: &[u8], arena: u64) -> Result<u64, &'static str> {
     if !matches!(record[op::KERNEL], 1 | 3) {
         return Err("a kernel side that is neither 1 nor 3");
     }
     if !matches!((record[op::STRIDE], record[op::UPSAMPLE]), (1 | 2, 1) | (1, 2)) {
         return Err("a stride and an enlargement that are not 1 and 1, 2 and 1, or 1 and 2");
     }
-    if record[op::ACCUMULATE] > 1 {
-        return Err("an accumulate flag that is neither 0 nor 1");
+    let flags = record[op::FLAGS];
+    if flags & !(op::ACCUMULATE | op::NORMALIZE | op::CONDITIONED) != 0 {
+        return Err("a flag that does not exist");
+    }
+    let normalized = flags & op::NORMALIZE != 0;
+    if !normalized {
+        let fields = [op::GROUPS, op::EPSILON, op::SECOND_EPSILON, op::TABLE_AT, op::PAIRS_AT];
+        let unused = fields.iter().fold(0, |all, &field| all | read_u32(record, field));
+        let bytes = record[op::ZERO] | record[op::GAIN_BITS] | record[op::BIAS_BITS] | flags & op::CONDITIONED;
+        if unused != 0 || bytes != 0 || read_u16(record, op::SECOND) != format::NO_TENSOR {
+            return Err("fields of a normalization without one");
+        }
     }
     let shape = model.conv_shape(record);
     if shape.output != ConvShape::output_of(shape.input, shape.stride, shape.upsample) {
         return Err("an output shape that the input, stride and enlargement do not give");
     }
+    let pixels = read_u16(record, op::PIXELS) as usize;
+    if pixels == 0 || pixels > shape.pixels().next_multiple_of(2) {
+        return Err("a pass of no pixels, or of more than the output has");
+    }
+    // Everything that is computed in usize from here on is at most the arena's claimed length.
+    let work = 2 * shape.padded_taps() as u64 * (BLOCK + pixels) as u64;
+    let element = if normalized { Element::I8 } else { model.tensor(read_u16(record, op::INPUT)).element };
+    let row = shape.input[1] as u64 * shape.channels_in as u64 * element.size() as u64;
+    if work > arena || shape.rows_of(pixels) as u64 * row > arena {
+        return Err("a scratch larger than the arena");
+    }
     let channels = shape.channels_out as u64;
     let blocks = channels.div_ceil(BLOCK as u64);
-    check_data(model, record, op::DATA_AT, blocks * (BLOCK * shape.padded_taps()) as u64)?;
+    check_data(model, record, op::WEIGHTS_AT, blocks * (BLOCK * shape.padded_taps()) as u64)?;
     check_data(model, record, op::BIAS_AT, 4 * channels)?;
     check_data(model, record, op::MULTIPLIERS_AT, 4 * channels)?;
-    let conv = model.conv(record);
-    if conv.destination == Destination::Accumulate {
-        check_live(model, index, conv.output)?;
+    if normalized {
+        check_norm(model, record, &shape)?;
     }
-    check_accumulators(model, &conv)?;
-    Ok(shape.scratch_len())
+    check_accumulators(model, &model.conv(record))?;
+    let memory = model.conv_memory(record, &shape, pixels);
+    Ok(memory.lines as u64 + memory.ring as u64 + memory.work as u64)
 }
 
 /// For every output channel, padded ones too, `|bias| + max|input| * sum|weights|` fits an `i32`, and so does every partial
 /// sum.
 fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), &'static str> {
-    let largest = match model.tensor(conv.input).element {
-        Element::I8 => 1u64 << 7,
-        Element::I16 => 1 << 15,
+    let largest = match (conv.norm, model.tensor(conv.input).element) {
+        (Some(_), _) | (None, Element::I8) => 1u64 << 7,
+        (None, Element::I16) => 1 << 15,
     };
     let mut constants = conv.constants.bias.iter().zip(conv.constants.multipliers.iter());
     for block in conv.constants.weights.chunks_exact(BLOCK * conv.shape.padded_taps()) {
         let mut sums = [0u64; BLOCK];
         for (index, quad) in block.chunks_exact(QUAD).enumerate() {
+            if quad.contains(&i8::MIN) {
+                return Err("a weight of -128");
+            }
             sums[index % BLOCK] += quad.iter().map(|w| w.unsigned_abs() as u64).sum::<u64>();
         }
         for sum in sums {
@@ -382,36 +440,27 @@ fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), &'stat
     Ok(())
 }
 
-fn check_norm(model: &Model<'_>, record: &[u8]) -> Result<(), &'static str> {
+fn check_norm(model: &Model<'_>, record: &[u8], shape: &ConvShape) -> Result<(), &'static str> {
     if record[op::GAIN_BITS] > 15 || record[op::BIAS_BITS] > 15 {
         return Err("more than 15 fractional bits");
     }
-    if record[op::CONDITIONED] > 1 || record[op::ACCUMULATE] != 0 || read_u32(record, op::MULTIPLIERS_AT) != 0 {
-        return Err("a GroupNorm with a flag or field that it does not have");
-    }
-    let output = model.tensor(read_u16(record, op::OUTPUT));
-    if output.element != Element::I8 {
-        return Err("a GroupNorm whose output is not i8");
-    }
-    let parts = if record[op::CONDITIONED] == 1 { model.conditions() as u64 } else { 1 };
-    check_data(model, record, op::BIAS_AT, 4 * parts * output.channels as u64)?;
-    check_data(model, record, op::DATA_AT, SILU_TABLE_LEN as u64)?;
-    let norm: NormOp<'_> = model.norm(record);
-    let mut channels = 0;
-    for part in norm.inputs.into_iter().flatten() {
-        channels += check_part(&model.tensor(part.tensor), &part, &output)?;
+    let parts = if record[op::FLAGS] & op::CONDITIONED != 0 { model.conditions() as u64 } else { 1 };
+    check_data(model, record, op::PAIRS_AT, 4 * parts * shape.channels_in as u64)?;
+    check_data(model, record, op::TABLE_AT, TABLE_LEN as u64)?;
+    let norm = model.norm(record, shape.channels_in);
+    for part in norm.parts.into_iter().flatten() {
+        check_part(&model.tensor(part.tensor), &part, shape)?;
     }
     let second_fields = read_u16(record, op::SECOND_GROUPS) as u32 | read_u32(record, op::SECOND_EPSILON);
-    if norm.inputs[1].is_none() && second_fields != 0 {
+    if norm.parts[1].is_none() && second_fields != 0 {
         return Err("fields of a second input without a second input");
     }
-    if channels == output.channels { Ok(()) } else { Err("input channels that do not add up to the output's") }
+    Ok(())
 }
 
-/// Returns the input's channels.
-fn check_part(input: &Tensor, part: &NormPart, output: &Tensor) -> Result<usize, &'static str> {
-    if [input.height, input.width] != [output.height, output.width] {
-        return Err("an input of another height or width than the output");
+fn check_part(input: &Tensor, part: &NormPart, shape: &ConvShape) -> Result<(), &'static str> {
+    if [input.height, input.width] != shape.input {
+        return Err("inputs of different heights or widths");
     }
     if part.groups == 0 || !input.channels.is_multiple_of(part.groups) {
         return Err("groups that do not divide the channels");
@@ -419,5 +468,42 @@ fn check_part(input: &Tensor, part: &NormPart, output: &Tensor) -> Result<usize,
     if input.elements() / part.groups > MAX_GROUP {
         return Err("a group of more than 65536 elements");
     }
-    Ok(input.channels)
+    Ok(())
+}
+
+/// Returns the bytes of scratch.
+fn check_attention(model: &Model<'_>, record: &[u8]) -> Result<u64, &'static str> {
+    let unused = [op::MULTIPLIERS_AT, op::GROUPS, op::EPSILON, op::SECOND_EPSILON, op::TABLE_AT, op::PAIRS_AT];
+    let flags = read_u32(record, op::FLAGS);
+    if unused.iter().any(|&field| read_u32(record, field) != 0)
+        || flags != 0
+        || read_u16(record, op::STRIDE) != 0
+        || read_u16(record, op::SECOND) != format::NO_TENSOR
+    {
+        return Err("an attention with fields that only a convolution has");
+    }
+    let input = model.tensor(read_u16(record, op::INPUT));
+    let output = model.tensor(read_u16(record, op::OUTPUT));
+    if input.element != Element::I8 || input.zero != 0 || output.element != Element::I8 {
+        return Err("an attention whose input is not i8 around zero, or whose output is not i8");
+    }
+    if [input.height, input.width, input.channels] != [output.height, output.width, 3 * output.channels] {
+        return Err("an attention's input must have the output's shape, three times the channels");
+    }
+    let op = model.attention(record);
+    let AttentionShape { tokens, channels, heads } = op.shape;
+    if tokens > MAX_TOKENS {
+        return Err("an attention over more than 4096 pixels");
+    }
+    if heads == 0 || !channels.is_multiple_of(heads) {
+        return Err("heads that do not divide the channels");
+    }
+    if op.score_multiplier < 1 || op.value_multiplier < 1 {
+        return Err("a multiplier below 1");
+    }
+    if op.pixels == 0 || op.pixels > tokens.next_multiple_of(2) {
+        return Err("a pass of no pixels, or of more than the output has");
+    }
+    // At most 4,096 tokens and 65,535 channels: less than 2^31 bytes.
+    Ok(op.shape.memory(op.pixels).len() as u64)
 }

@@ -2,23 +2,22 @@
 #![no_std]
 
 use core::hint::black_box;
-use mote_core::kernel::{
-    Affine, ConvShape, ConvWeights, Destination, NormInput, SILU_TABLE_LEN, conv, group_norm_silu,
-};
+use mote_core::kernel::{Chosen, ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, TABLE_LEN, convolve};
+use mote_core::network::{AttentionShape, attention};
 use mote_core::noise::philox4x32_10;
 use mote_core::quant::Activation;
-use mote_core::view::{I16Pairs, I32s};
+use mote_core::view::I32s;
 
 /// One kernel on one shape.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// The operation, and the shape as its peer has it.
+    /// The operation.
     pub op: &'static str,
-    /// See `op`.
+    /// The shape, as its peer has it.
     pub shape: &'static str,
     /// Multiply-accumulates, or elements.
     pub work: u64,
-    /// Working memory besides input and output.
+    /// Working memory besides input and output, in bytes.
     pub scratch_bytes: usize,
     /// The case whose cost is part of this one and is to be taken off: `OP SHAPE`, or nothing.
     pub beyond: &'static str,
@@ -62,36 +61,58 @@ const CONVOLUTIONS: [Convolution; 8] = [
     convolution("matmul", "49x576x64", 7, [576, 64], 1),
 ];
 
+/// The convolution whose accumulating costs are compared with its overwriting: an addition.
+const ADDITION: Convolution = convolution("conv 3x3 to i16", "28x28 16->16", 28, [16, 16], 3);
+
+/// Bytes of windows that a pass may fill.
+const WINDOWS: usize = 8 * 1024;
+
+/// Tokens and channels of the attention.
+const TOKENS: usize = 49;
+const HEAD: usize = 64;
+/// Queries at a time.
+const QUERIES: usize = 14;
+
+/// Channels and groups of the normalization.
+const CHANNELS: usize = 16;
+const GROUPS: usize = 4;
+
 /// The largest arrays of the cases, in elements.
 const INPUT: usize = 7 * 7 * 576;
-const IMAGE: usize = 28 * 28 * 16;
+const SIDE: usize = 28;
+const IMAGE: usize = SIDE * SIDE * CHANNELS;
 const WEIGHTS: usize = 256 * 256;
-const SCRATCH: usize = 16 * 1024;
-const CHANNELS: usize = 256;
+const SCRATCH: usize = 32 * 1024;
+const MOST_CHANNELS: usize = 256;
+
+/// At an address as a file's arrays and an arena's tensors have it.
+#[derive(Debug)]
+#[repr(C, align(4))]
+struct Aligned<T>(T);
 
 /// Inputs, outputs and constants of all cases.
 #[derive(Debug)]
 pub struct Memory {
-    input: [i8; INPUT],
-    stream: [i16; IMAGE],
-    output: [i8; IMAGE],
-    weights: [i8; WEIGHTS],
-    scratch: [i16; SCRATCH],
-    bias: [u8; 4 * CHANNELS],
-    multipliers: [u8; 4 * CHANNELS],
+    input: Aligned<[i8; INPUT]>,
+    stream: Aligned<[i16; IMAGE]>,
+    output: Aligned<[i8; IMAGE]>,
+    weights: Aligned<[i8; WEIGHTS]>,
+    scratch: Aligned<[u8; SCRATCH]>,
+    bias: [u8; 4 * MOST_CHANNELS],
+    multipliers: [u8; 4 * MOST_CHANNELS],
 }
 
 impl Memory {
     /// Zeros: [`run`] fills it.
     pub const fn new() -> Self {
         Memory {
-            input: [0; INPUT],
-            stream: [0; IMAGE],
-            output: [0; IMAGE],
-            weights: [0; WEIGHTS],
-            scratch: [0; SCRATCH],
-            bias: [0; 4 * CHANNELS],
-            multipliers: [0; 4 * CHANNELS],
+            input: Aligned([0; INPUT]),
+            stream: Aligned([0; IMAGE]),
+            output: Aligned([0; IMAGE]),
+            weights: Aligned([0; WEIGHTS]),
+            scratch: Aligned([0; SCRATCH]),
+            bias: [0; 4 * MOST_CHANNELS],
+            multipliers: [0; 4 * MOST_CHANNELS],
         }
     }
 }
@@ -105,29 +126,67 @@ impl Default for Memory {
 /// Runs every case once.
 pub fn run(memory: &mut Memory, meter: &mut impl Meter) {
     fill(memory);
-    for Convolution { op, shape, side, channels: [channels_in, channels_out], kernel } in CONVOLUTIONS {
-        let sides = [side, side];
-        let sizes =
-            ConvShape { input: sides, channels_in, output: sides, channels_out, kernel, stride: 1, upsample: 1 };
-        let case = Case { op, shape, work: sizes.macs(), scratch_bytes: sizes.scratch_len(), beyond: "" };
-        let constants = Constants { weights: &memory.weights, bias: &memory.bias, multipliers: &memory.multipliers };
+    let Memory { input, stream, output, weights, scratch, bias, multipliers } = memory;
+    let constants = Constants { weights: &weights.0, bias, multipliers };
+    for convolution in CONVOLUTIONS {
+        let case = convolution.case();
         meter.begin();
-        constants.run(&sizes, &memory.input, &mut memory.output, Destination::Overwrite, &mut memory.scratch);
+        constants.run(&convolution, &input.0, &mut output.0, Destination::Overwrite, &mut scratch.0);
         meter.end(&case);
     }
-    run_add(memory, meter);
-    run_norm(memory, meter);
+    let alone = ADDITION.case();
+    let added = Case {
+        op: "add",
+        shape: "28x28x16",
+        work: IMAGE as u64,
+        scratch_bytes: 0,
+        beyond: "conv 3x3 to i16 28x28 16->16",
+    };
+    for (case, destination) in [(alone, Destination::Overwrite), (added, Destination::Accumulate)] {
+        meter.begin();
+        constants.run(&ADDITION, &input.0, &mut stream.0, destination, &mut scratch.0);
+        meter.end(&case);
+    }
+    normalize(&stream.0, &input.0, &mut output.0, meter);
+    softmax(&mut stream.0, meter);
+    attend(&input.0, &mut output.0, &mut scratch.0, meter);
 }
 
 /// Bytes without pattern; the kernels' time does not depend on them.
 fn fill(memory: &mut Memory) {
     let mut words = (0..).flat_map(|block| philox4x32_10([block, 0, 0, 0], [1, 0]));
     let mut byte = || words.next().unwrap_or(0) as i8;
-    memory.input.fill_with(&mut byte);
-    memory.weights.fill_with(&mut byte);
-    memory.stream.fill_with(|| i16::from(byte()) << 5);
+    memory.input.0.fill_with(&mut byte);
+    memory.weights.0.fill_with(&mut byte);
+    memory.stream.0.fill_with(|| i16::from(byte()) << 5);
     for multiplier in memory.multipliers.as_chunks_mut().0 {
         *multiplier = 4_000_000i32.to_le_bytes();
+    }
+}
+
+impl Convolution {
+    fn sizes(&self) -> ConvShape {
+        let (sides, [channels_in, channels_out]) = ([self.side; 2], self.channels);
+        ConvShape {
+            input: sides,
+            channels_in,
+            output: sides,
+            channels_out,
+            kernel: self.kernel,
+            stride: 1,
+            upsample: 1,
+        }
+    }
+
+    /// Output pixels a pass: an even number, as many windows as fit.
+    fn pixels(&self) -> usize {
+        let sizes = self.sizes();
+        (WINDOWS / (4 * sizes.padded_taps()) * 2).clamp(1, sizes.pixels())
+    }
+
+    fn case(&self) -> Case {
+        let (sizes, pixels) = (self.sizes(), self.pixels());
+        Case { op: self.op, shape: self.shape, work: sizes.macs(), scratch_bytes: sizes.work_len(pixels), beyond: "" }
     }
 }
 
@@ -141,55 +200,70 @@ struct Constants<'a> {
 impl Constants<'_> {
     fn run<O: Activation>(
         &self,
-        shape: &ConvShape,
+        convolution: &Convolution,
         input: &[i8],
         output: &mut [O],
         destination: Destination,
-        scratch: &mut [i16],
+        scratch: &mut [u8],
     ) {
-        let pixels = shape.output[0] * shape.output[1];
+        // As in a model, nothing of this is known to the compiler.
+        let (shape, pixels, destination) = black_box((convolution.sizes(), convolution.pixels(), destination));
+        let [zero_in, zero_out] = black_box([-3, 5]);
         let constants = ConvWeights {
             weights: &self.weights[..shape.packed_len()],
             bias: I32s::new(&self.bias[..4 * shape.channels_out]),
             multipliers: I32s::new(&self.multipliers[..4 * shape.channels_out]),
         };
-        let input = &input[..pixels * shape.channels_in];
-        let output = &mut output[..pixels * shape.channels_out];
-        let scratch = &mut scratch[..shape.scratch_len() / 2];
-        // As in a model, nothing of this is known to the compiler.
-        let [zero_in, zero_out] = black_box([-3, 5]);
-        conv(black_box(shape), &constants, input, zero_in, output, zero_out, black_box(destination), scratch);
+        let input = &input[..shape.pixels() * shape.channels_in];
+        let output = &mut output[..shape.pixels() * shape.channels_out];
+        let work = bytemuck::cast_slice_mut(&mut scratch[..shape.work_len(pixels)]);
+        convolve::<Chosen, _, _>(&shape, &constants, input, zero_in, output, zero_out, destination, pixels, work);
     }
 }
 
-/// The residual addition is a convolution's: what accumulating costs more than overwriting.
-fn run_add(memory: &mut Memory, meter: &mut impl Meter) {
-    let side = [28, 28];
-    let sizes =
-        ConvShape { input: side, channels_in: 16, output: side, channels_out: 16, kernel: 3, stride: 1, upsample: 1 };
-    let scratch_bytes = sizes.scratch_len();
-    let overwriting =
-        Case { op: "conv 3x3 to i16", shape: "28x28 16->16", work: sizes.macs(), scratch_bytes, beyond: "" };
-    let accumulating = Case {
-        op: "add",
+/// The statistics of every group, a line for every channel, and all rows as a convolution loads them.
+fn normalize(values: &[i16], input: &[i8], output: &mut [i8], meter: &mut impl Meter) {
+    const SIZE: usize = CHANNELS / GROUPS;
+    let Some(table) = input.first_chunk::<TABLE_LEN>() else { return };
+    let mut lines = [Line::default(); CHANNELS];
+    meter.begin();
+    let [channels, row_len] = black_box([CHANNELS, SIDE * CHANNELS]);
+    for (group, lines) in lines.chunks_exact_mut(SIZE).enumerate() {
+        let moments = Chosen::moments(values, channels, group * SIZE, SIZE);
+        let scale = GroupScale::new(&moments, values.len() / GROUPS, 100, 8);
+        lines.fill_with(|| scale.line(black_box([4_000, 100]), 6));
+    }
+    for (values, output) in values.chunks_exact(row_len).zip(output.chunks_exact_mut(row_len)) {
+        Chosen::normalize(values, black_box(&lines), table, output, channels, 0);
+    }
+    meter.end(&Case {
+        op: "group norm + SiLU",
         shape: "28x28x16",
         work: IMAGE as u64,
-        scratch_bytes: 0,
-        beyond: "conv 3x3 to i16 28x28 16->16",
-    };
-    for (case, destination) in [(overwriting, Destination::Overwrite), (accumulating, Destination::Accumulate)] {
-        let constants = Constants { weights: &memory.weights, bias: &memory.bias, multipliers: &memory.multipliers };
-        meter.begin();
-        constants.run(&sizes, &memory.input, &mut memory.stream, destination, &mut memory.scratch);
-        meter.end(&case);
-    }
+        scratch_bytes: size_of_val(&lines),
+        beyond: "",
+    });
 }
 
-fn run_norm(memory: &mut Memory, meter: &mut impl Meter) {
-    let affine = Affine { pairs: I16Pairs::new(&memory.multipliers[..4 * 16]), gain_bits: 8, bias_bits: 6 };
-    let Some(table) = memory.input.first_chunk::<SILU_TABLE_LEN>() else { return };
-    let input = NormInput { values: &memory.stream, channels: 16, groups: 4, epsilon_q8: 100 };
+/// The rows of the attention's scores.
+fn softmax(scores: &mut [i16], meter: &mut impl Meter) {
     meter.begin();
-    group_norm_silu(black_box(&input), &affine, table, &mut memory.output, 16, 0);
-    meter.end(&Case { op: "group norm + SiLU", shape: "28x28x16", work: IMAGE as u64, scratch_bytes: 0, beyond: "" });
+    scores.chunks_exact_mut(black_box(TOKENS)).take(TOKENS).for_each(Chosen::softmax);
+    meter.end(&Case { op: "softmax", shape: "49x49", work: (TOKENS * TOKENS) as u64, scratch_bytes: 0, beyond: "" });
+}
+
+/// Both products of an attention, 49x64x49 and 49x49x64, with the packing of keys and values.
+fn attend(input: &[i8], output: &mut [i8], scratch: &mut [u8], meter: &mut impl Meter) {
+    let (shape, queries) = black_box((AttentionShape { tokens: TOKENS, channels: HEAD, heads: 1 }, QUERIES));
+    let (input, output) = (&input[..3 * TOKENS * HEAD], &mut output[..TOKENS * HEAD]);
+    let scratch = &mut scratch[..shape.memory(queries).len()];
+    meter.begin();
+    attention::<Chosen>(&shape, input, black_box([400_000, 60_000]), output, 0, queries, scratch);
+    meter.end(&Case {
+        op: "batched matmul",
+        shape: "49x64x49",
+        work: shape.macs(),
+        scratch_bytes: scratch.len(),
+        beyond: "softmax 49x49",
+    });
 }

@@ -4,7 +4,7 @@ use crate::model_file;
 use anyhow::Result;
 use clap::Args;
 use mote_core::Model;
-use mote_core::kernel::{Destination, SILU_TABLE_LEN};
+use mote_core::kernel::{Destination, TABLE_LEN};
 use mote_core::model::{ConvOp, Element, NormOp, Op, Tensor};
 use std::path::PathBuf;
 
@@ -56,11 +56,13 @@ fn operations(model: &Model<'_>) {
     println!("\noperations of one pass");
     println!("{:>4}  {:<34} {:>20} {:>20} {:>9} {:>9}", "op", "what", "from", "to", "macs", "bytes");
     for index in 0..model.ops() {
-        let (what, from, to, bytes) = match model.op(index) {
-            Op::Conv(op) => (conv(&op), shape(&model.tensor(op.input)), op.output, conv_bytes(&op)),
-            Op::GroupNormSilu(op) => (norm(&op), inputs(model, &op), op.output, norm_bytes(model, &op)),
+        let op = model.op(index);
+        let (what, bytes) = match &op {
+            Op::Conv(op) => (conv(op), conv_bytes(model, op)),
+            Op::Attention(op) => (format!("attention, {} heads", op.shape.heads), 0),
         };
-        let (to, macs) = (shape(&model.tensor(to)), op_macs(model, index));
+        let from: Vec<String> = op.inputs().map(|input| shape(&model.tensor(input))).collect();
+        let (from, to, macs) = (from.join(" + "), shape(&model.tensor(op.output())), op_macs(&op));
         println!("{index:>4}  {what:<34} {from:>20} {to:>20} {macs:>9} {bytes:>9}");
     }
 }
@@ -76,7 +78,8 @@ fn memory(model: &Model<'_>) {
 
 fn conv(op: &ConvOp<'_>) -> String {
     let kernel = op.shape.kernel;
-    let mut what = format!("convolution {kernel}x{kernel}");
+    let mut what = op.norm.as_ref().map_or(String::new(), norm);
+    what += &format!("convolution {kernel}x{kernel}");
     if op.shape.stride > 1 {
         what += &format!(", stride {}", op.shape.stride);
     }
@@ -90,14 +93,9 @@ fn conv(op: &ConvOp<'_>) -> String {
 }
 
 fn norm(op: &NormOp<'_>) -> String {
-    let groups: Vec<String> = op.inputs.iter().flatten().map(|part| part.groups.to_string()).collect();
-    let conditioned = if op.conditioned { ", conditioned" } else { "" };
-    format!("group norm {} + SiLU{conditioned}", groups.join("+"))
-}
-
-fn inputs(model: &Model<'_>, op: &NormOp<'_>) -> String {
-    let shapes: Vec<String> = op.inputs.iter().flatten().map(|part| shape(&model.tensor(part.tensor))).collect();
-    shapes.join(" + ")
+    let groups: Vec<String> = op.parts.iter().flatten().map(|part| part.groups.to_string()).collect();
+    let conditioned = if op.conditioned { "conditioned " } else { "" };
+    format!("{conditioned}group norm {}, ", groups.join("+"))
 }
 
 fn shape(tensor: &Tensor) -> String {
@@ -108,24 +106,23 @@ fn shape(tensor: &Tensor) -> String {
     format!("{}x{}x{} {element}", tensor.height, tensor.width, tensor.channels)
 }
 
-/// Weights, one byte each, and a bias and a multiplier of four bytes for each output channel.
-fn conv_bytes(op: &ConvOp<'_>) -> usize {
-    op.constants.weights.len() + 8 * op.shape.channels_out
+/// Weights, one byte each, and a bias and a multiplier of four bytes for each output channel; for a normalized input the
+/// table of the activation, and a gain and a bias of two bytes for each channel, once or for each (row, class).
+fn conv_bytes(model: &Model<'_>, op: &ConvOp<'_>) -> usize {
+    let norm = op.norm.map_or(0, |norm| {
+        let conditions = if norm.conditioned { usize::from(model.rows()) * usize::from(model.classes()) } else { 1 };
+        TABLE_LEN + 4 * conditions * norm.channels
+    });
+    op.constants.weights.len() + 8 * op.shape.channels_out + norm
 }
 
-/// The table of the activation, and a gain and a bias of two bytes for each channel, once or for each (row, class).
-fn norm_bytes(model: &Model<'_>, op: &NormOp<'_>) -> usize {
-    let conditions = if op.conditioned { usize::from(model.rows()) * usize::from(model.classes()) } else { 1 };
-    SILU_TABLE_LEN + 4 * conditions * op.channels
-}
-
-fn op_macs(model: &Model<'_>, index: u16) -> u64 {
-    match model.op(index) {
+fn op_macs(op: &Op<'_>) -> u64 {
+    match op {
         Op::Conv(op) => op.shape.macs(),
-        Op::GroupNormSilu(_) => 0,
+        Op::Attention(op) => op.shape.macs(),
     }
 }
 
 fn macs(model: &Model<'_>) -> u64 {
-    (0..model.ops()).map(|index| op_macs(model, index)).sum()
+    (0..model.ops()).map(|index| op_macs(&model.op(index))).sum()
 }

@@ -1,0 +1,219 @@
+//! Running the network's operations in the arena.
+//!
+//! A convolution goes over its output a few pixels at a time: gather the windows of a pass, multiply, store. Where the input
+//! is normalized, or the output takes the input's place, the input's rows first go through a *ring*: the few rows that
+//! the windows of a pass reach over, in the operation's scratch. So a normalized tensor is never stored, and an output
+//! may overwrite its input as soon as the ring has what is still needed.
+
+mod attention;
+
+use core::ops::Range;
+
+use crate::kernel::{ConvShape, GroupScale, Kernel, Line, Rows};
+use crate::model::{AttentionOp, ConvOp, Element, Model, NormOp, Op, Tensor};
+use crate::quant::Activation;
+
+pub use attention::{AttentionMemory, AttentionShape, attention};
+
+/// How the scratch of a convolution is divided, in this order; bytes, each a multiple of 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvMemory {
+    /// A line for each channel of a normalized input.
+    pub lines: usize,
+    /// Rows that the ring holds; 0 if there is none.
+    pub ring_rows: usize,
+    /// The ring.
+    pub ring: usize,
+    /// Windows and widened weights.
+    pub work: usize,
+}
+
+impl ConvMemory {
+    /// For `pixels` output pixels a pass. `element` is the input tensor's; `in_place` says that input and output overlap.
+    pub fn new(shape: &ConvShape, normalized: bool, element: Element, in_place: bool, pixels: usize) -> Self {
+        let ring_rows = if normalized || in_place { shape.rows_of(pixels) } else { 0 };
+        let size = if normalized { 1 } else { element.size() };
+        ConvMemory {
+            lines: if normalized { shape.channels_in * size_of::<Line>() } else { 0 },
+            ring_rows,
+            ring: (ring_rows * shape.input[1] * shape.channels_in * size).next_multiple_of(4),
+            work: shape.work_len(pixels),
+        }
+    }
+
+    /// All of it.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.lines + self.ring + self.work
+    }
+
+    /// Where the lines, the ring and the work area of scratch at `scratch` lie.
+    fn ranges(&self, scratch: usize) -> [Range<usize>; 3] {
+        let ring = scratch + self.lines;
+        let work = ring + self.ring;
+        [scratch..ring, ring..work, work..work + self.work]
+    }
+}
+
+/// How many bytes an input must begin after its output, at least, for the output to be written in its place:
+/// `in - out >= input_lead`. `row_len` are the bytes of an input row, `pixel_len` those of an output pixel.
+///
+/// Rows are read in order, just as far as the windows of the pass need; only then are the pass's pixels written.
+pub fn input_lead(shape: &ConvShape, pixels: usize, row_len: usize, pixel_len: usize) -> i64 {
+    let total = shape.pixels();
+    let mut lead = i64::MIN;
+    for first in (0..total).step_by(pixels.max(1)) {
+        let end = (first + pixels).min(total);
+        let read = shape.rows_before(end);
+        if read < shape.input[0] {
+            lead = lead.max((end * pixel_len) as i64 - (read * row_len) as i64);
+        }
+    }
+    lead
+}
+
+/// Runs one operation for the `condition`-th (row, class) pair, `row * classes + class`.
+pub(crate) fn run<K: Kernel>(model: &Model<'_>, index: u16, condition: usize, arena: &mut [u8]) {
+    match model.op(index) {
+        Op::Conv(op) => {
+            let read = if op.norm.is_some() { Element::I8 } else { model.tensor(op.input).element };
+            match (read, model.tensor(op.output).element) {
+                (Element::I8, Element::I8) => conv::<K, i8, i8>(model, &op, condition, arena),
+                (Element::I8, Element::I16) => conv::<K, i8, i16>(model, &op, condition, arena),
+                (Element::I16, Element::I8) => conv::<K, i16, i8>(model, &op, condition, arena),
+                (Element::I16, Element::I16) => conv::<K, i16, i16>(model, &op, condition, arena),
+            }
+        }
+        Op::Attention(op) => attend::<K>(model, &op, arena),
+    }
+}
+
+/// The parts of `arena` at ranges that do not overlap, which parse has checked.
+fn parts<const N: usize>(arena: &mut [u8], ranges: [Range<usize>; N]) -> [&mut [u8]; N]
+where
+    for<'t> [&'t mut [u8]; N]: Default,
+{
+    arena.get_disjoint_mut(ranges).unwrap_or_default()
+}
+
+/// Bytes of the arena as elements: every offset is a multiple of 4.
+fn elements<T: bytemuck::Pod>(bytes: &[u8]) -> &[T] {
+    bytemuck::try_cast_slice(bytes).unwrap_or_default()
+}
+
+/// [`elements`] to write.
+fn elements_mut<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [T] {
+    bytemuck::try_cast_slice_mut(bytes).unwrap_or_default()
+}
+
+/// A convolution whose windows hold `I`: the input's element, or i8 if it is normalized.
+fn conv<K: Kernel, I: Activation, O: Activation>(
+    model: &Model<'_>,
+    op: &ConvOp<'_>,
+    condition: usize,
+    arena: &mut [u8],
+) {
+    let (input, output) = (model.tensor(op.input), model.tensor(op.output));
+    let shape = &op.shape;
+    let [lines, ring, work] = op.memory.ranges(op.scratch);
+    if let Some(norm) = &op.norm {
+        prepare_lines::<K>(model, norm, condition, arena, lines.clone());
+    }
+    let zero_in = op.norm.map_or(input.zero, |norm| norm.zero as i32);
+    let row_len = shape.input[1] * shape.channels_in;
+    let ring_row_len = row_len * size_of::<I>();
+    let pixel_len = output.channels * size_of::<O>();
+    let (mut loaded, mut slot) = (0, 0);
+    for first in (0..shape.pixels()).step_by(op.pixels.max(1)) {
+        let count = op.pixels.min(shape.pixels() - first);
+        if op.memory.ring_rows > 0 {
+            while loaded < shape.rows_before(first + count) {
+                let at = ring.start + slot * ring_row_len;
+                load_row::<K>(model, op, arena, lines.clone(), loaded, at..at + ring_row_len);
+                loaded += 1;
+                slot = if slot + 1 == op.memory.ring_rows { 0 } else { slot + 1 };
+            }
+            let [ring, work] = parts(arena, [ring.clone(), work.clone()]);
+            let rows = Rows::ring(elements(ring), row_len, op.memory.ring_rows, loaded, slot);
+            K::gather::<I>(shape, &rows, zero_in, first, count, elements_mut(work));
+        } else {
+            let [input, work] = parts(arena, [input.range(), work.clone()]);
+            let rows = Rows::whole(elements(input), row_len);
+            K::gather::<I>(shape, &rows, zero_in, first, count, elements_mut(work));
+        }
+        let pixels = output.offset + first * pixel_len..output.offset + (first + count) * pixel_len;
+        let [pixels, work] = parts(arena, [pixels, work.clone()]);
+        let (pixels, work) = (elements_mut::<O>(pixels), elements_mut(work));
+        K::multiply::<I, O>(shape, &op.constants, count, work, pixels, output.zero, op.destination);
+    }
+}
+
+/// The line of every channel, from the statistics of the inputs.
+fn prepare_lines<K: Kernel>(
+    model: &Model<'_>,
+    norm: &NormOp<'_>,
+    condition: usize,
+    arena: &mut [u8],
+    lines: Range<usize>,
+) {
+    let affine = norm.affine(condition);
+    let mut channel = 0;
+    for part in norm.parts.into_iter().flatten() {
+        let tensor = model.tensor(part.tensor);
+        let [values, lines] = parts(arena, [tensor.range(), lines.clone()]);
+        let lines: &mut [Line] = elements_mut(lines);
+        let size = tensor.channels / part.groups.max(1);
+        for first in (0..tensor.channels).step_by(size.max(1)) {
+            let moments = match tensor.element {
+                Element::I8 => K::moments::<i8>(elements(values), tensor.channels, first, size),
+                Element::I16 => K::moments::<i16>(elements(values), tensor.channels, first, size),
+            };
+            let count = tensor.height * tensor.width * size;
+            let scale = GroupScale::new(&moments, count, part.epsilon_q8, affine.gain_bits);
+            for line in lines.iter_mut().skip(channel).take(size) {
+                *line = scale.line(affine.pairs.get(channel), affine.bias_bits);
+                channel += 1;
+            }
+        }
+    }
+}
+
+/// Brings row `y` of the input to `row`: normalized, or as it is.
+fn load_row<K: Kernel>(
+    model: &Model<'_>,
+    op: &ConvOp<'_>,
+    arena: &mut [u8],
+    lines: Range<usize>,
+    y: usize,
+    row: Range<usize>,
+) {
+    let source = |tensor: &Tensor| {
+        let len = tensor.width * tensor.channels * tensor.element.size();
+        tensor.offset + y * len..tensor.offset + (y + 1) * len
+    };
+    let Some(norm) = &op.norm else {
+        let [from, to] = parts(arena, [source(&model.tensor(op.input)), row]);
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        return;
+    };
+    let mut channel = 0;
+    for part in norm.parts.into_iter().flatten() {
+        let tensor = model.tensor(part.tensor);
+        let [values, row, lines] = parts(arena, [source(&tensor), row.clone(), lines.clone()]);
+        let lines = elements::<Line>(lines).get(channel..channel + tensor.channels).unwrap_or_default();
+        let row = elements_mut(row);
+        match tensor.element {
+            Element::I8 => K::normalize::<i8>(elements(values), lines, norm.table, row, norm.channels, channel),
+            Element::I16 => K::normalize::<i16>(elements(values), lines, norm.table, row, norm.channels, channel),
+        }
+        channel += tensor.channels;
+    }
+}
+
+fn attend<K: Kernel>(model: &Model<'_>, op: &AttentionOp, arena: &mut [u8]) {
+    let output = model.tensor(op.output);
+    let scratch = op.scratch..op.scratch + op.shape.memory(op.pixels).len();
+    let [input, target, scratch] = parts(arena, [model.tensor(op.input).range(), output.range(), scratch]);
+    let multipliers = [op.score_multiplier, op.value_multiplier];
+    attention::<K>(&op.shape, elements(input), multipliers, elements_mut(target), output.zero, op.pixels, scratch);
+}

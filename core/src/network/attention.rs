@@ -1,0 +1,152 @@
+//! Self-attention over the pixels of one tensor: two products of matrices, which the convolution's kernels compute with the
+//! keys and the values in the place of weights, and a softmax between them.
+
+use crate::kernel::{ConvShape, ConvWeights, Destination, Kernel, convolve, weight_index};
+use crate::view::I32s;
+
+use super::{elements, elements_mut};
+
+/// The geometry of an attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// Pixels.
+    pub tokens: usize,
+    /// Channels of the output, of all heads together.
+    pub channels: usize,
+    /// Heads.
+    pub heads: usize,
+}
+
+/// How the scratch of an attention is divided, in this order; bytes, each a multiple of 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionMemory {
+    /// One head's keys, packed as weights.
+    keys: usize,
+    /// One head's values, packed as weights.
+    values: usize,
+    /// Three times: biases of zero, the score multiplier, the value multiplier; as many as there are channels.
+    constants: usize,
+    /// The queries of a pass, then their results.
+    queries: usize,
+    /// The scores of a pass, i16, then the probabilities.
+    scores: usize,
+    /// What the products need.
+    work: usize,
+}
+
+impl AttentionMemory {
+    /// All of it.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.keys + self.values + 3 * self.constants + self.queries + self.scores + self.work
+    }
+}
+
+impl AttentionShape {
+    /// Channels of one head.
+    pub fn head(&self) -> usize {
+        self.channels / self.heads.max(1)
+    }
+
+    /// The scratch for `pixels` queries at a time.
+    pub fn memory(&self, pixels: usize) -> AttentionMemory {
+        let (scores, values) = (product(pixels, self.head(), self.tokens), product(pixels, self.tokens, self.head()));
+        AttentionMemory {
+            keys: scores.packed_len(),
+            values: values.packed_len(),
+            constants: 4 * self.tokens.max(self.head()),
+            queries: (pixels * self.head()).next_multiple_of(4),
+            scores: (2 * pixels * self.tokens).next_multiple_of(4),
+            work: scores.work_len(pixels).max(values.work_len(pixels)),
+        }
+    }
+
+    /// Multiply-accumulates of both products.
+    pub fn macs(&self) -> u64 {
+        2 * self.tokens as u64 * self.tokens as u64 * self.channels as u64
+    }
+}
+
+/// A product of matrices: `pixels x channels_in` by `channels_in x channels_out`.
+fn product(pixels: usize, channels_in: usize, channels_out: usize) -> ConvShape {
+    let row = [1, pixels];
+    ConvShape { input: row, channels_in, output: row, channels_out, kernel: 1, stride: 1, upsample: 1 }
+}
+
+/// `output = softmax(queries keys^T) values` for each head, `pixels` queries at a time.
+///
+/// `input` is tokens x 3 channels: queries, keys and values, each of all heads in order, around zero. The multipliers turn
+/// sums of query times key into 1/256 of an octave and sums of probability (Q15) times value into output steps; `zero_out`
+/// is the output's zero point. `scratch` has the bytes of [`AttentionShape::memory`], at a multiple of 4.
+pub fn attention<K: Kernel>(
+    shape: &AttentionShape,
+    input: &[i8],
+    [score, value]: [i32; 2],
+    output: &mut [i8],
+    zero_out: i32,
+    pixels: usize,
+    scratch: &mut [u8],
+) {
+    let memory = shape.memory(pixels);
+    let mut rest = scratch;
+    let mut take = |len| rest.split_off_mut(..len).unwrap_or_default();
+    let [keys, values] = [memory.keys, memory.values].map(&mut take);
+    let [zeros, scores_by, values_by] = [0, score, value].map(|constant| {
+        let bytes = take(memory.constants);
+        bytes.as_chunks_mut().0.fill(constant.to_le_bytes());
+        &*bytes
+    });
+    let [queries, scores, work] = [memory.queries, memory.scores, memory.work].map(take);
+    let (queries, scores, work) = (elements_mut::<i8>(queries), elements_mut::<i16>(scores), elements_mut(work));
+    let (channels, head) = (shape.channels, shape.head());
+    let heads = (0..channels).step_by(head.max(1));
+    for at in heads {
+        let part = |kind: usize| {
+            let tokens = input.chunks_exact((3 * channels).max(1));
+            tokens.map(move |token| token.get(kind * channels + at..).and_then(|t| t.get(..head)).unwrap_or_default())
+        };
+        pack(part(1), keys, &product(pixels, head, shape.tokens), |token, channel| (token, channel));
+        pack(part(2), values, &product(pixels, shape.tokens, head), |token, channel| (channel, token));
+        let mut waiting = part(0);
+        for results in output.chunks_mut((pixels * channels).max(1)) {
+            let count = results.len() / channels.max(1);
+            for (to, from) in queries.chunks_exact_mut(head.max(1)).zip(waiting.by_ref().take(count)) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            }
+            let (to_scores, to_values) = (product(count, head, shape.tokens), product(count, shape.tokens, head));
+            let constants = |weights, multipliers| ConvWeights {
+                weights: elements(weights),
+                bias: I32s::new(zeros),
+                multipliers: I32s::new(multipliers),
+            };
+            let queries = queries.get_mut(..count * head).unwrap_or_default();
+            let scores = scores.get_mut(..count * shape.tokens).unwrap_or_default();
+            let by = constants(keys, scores_by);
+            convolve::<K, _, _>(&to_scores, &by, queries, 0, scores, 0, Destination::Overwrite, count, work);
+            scores.chunks_exact_mut(shape.tokens.max(1)).for_each(K::softmax);
+            let by = constants(values, values_by);
+            convolve::<K, _, _>(&to_values, &by, scores, 0, queries, zero_out, Destination::Overwrite, count, work);
+            for (to, from) in results.chunks_exact_mut(channels.max(1)).zip(queries.chunks_exact(head.max(1))) {
+                to.iter_mut().skip(at).zip(from).for_each(|(to, from)| *to = *from);
+            }
+        }
+    }
+}
+
+/// Packs a matrix as the weights of `shape`, -128 as -127 like every weight; `place` gives (output channel, input channel) of (token, channel).
+fn pack<'t>(
+    tokens: impl Iterator<Item = &'t [i8]>,
+    packed: &mut [u8],
+    shape: &ConvShape,
+    place: impl Fn(usize, usize) -> (usize, usize),
+) {
+    packed.fill(0);
+    for (token, values) in tokens.enumerate() {
+        for (channel, &value) in values.iter().enumerate() {
+            let (output, input) = place(token, channel);
+            if let Some(weight) = packed.get_mut(weight_index(shape.padded_taps(), output, input)) {
+                *weight = value.max(-127) as u8;
+            }
+        }
+    }
+}
