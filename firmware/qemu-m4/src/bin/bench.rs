@@ -6,9 +6,7 @@
 #![no_main]
 
 use core::hint::black_box;
-use mote_core::kernel::{
-    Chosen, ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, TABLE_LEN, convolve,
-};
+use mote_core::kernel::{Chosen, ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, TABLE_LEN, convolve};
 use mote_core::noise::philox4x32_10;
 use mote_core::view::I32s;
 use qemu_m4::markers::{mote_mark_begin, mote_mark_end};
@@ -105,7 +103,17 @@ fn run_conv(memory: &mut Memory, shape: &ConvShape) {
     // As in a model, nothing of this is known to the compiler.
     let [zero_in, zero_out] = black_box([-3, 5]);
     let destination = black_box(Destination::Overwrite);
-    convolve::<Chosen, _, _>(black_box(shape), &constants, input, zero_in, output, zero_out, destination, pixels, scratch);
+    convolve::<Chosen, _, _>(
+        black_box(shape),
+        &constants,
+        input,
+        zero_in,
+        output,
+        zero_out,
+        destination,
+        pixels,
+        scratch,
+    );
     mote_mark_end();
 }
 
