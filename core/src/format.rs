@@ -167,21 +167,30 @@ pub mod row {
     pub const TIMESTEP: usize = 32;
 }
 
+#[inline(always)]
 pub(crate) fn read_u16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+    u16::from_le_bytes(field(bytes, at))
 }
 
+#[inline(always)]
 pub(crate) fn read_i16(bytes: &[u8], at: usize) -> i16 {
-    read_u16(bytes, at) as i16
+    i16::from_le_bytes(field(bytes, at))
 }
 
+#[inline(always)]
 pub(crate) fn read_u32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    u32::from_le_bytes(field(bytes, at))
+}
+
+/// The `N` bytes of a field. Zeros where `bytes` ends too early, which in a record, an array, costs no instruction to know.
+#[inline(always)]
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
 }
 
 /// The length that the header states, if `bytes` begin with the magic: what a loader needs before it can take a slice.
 pub fn stated_len(bytes: &[u8]) -> Option<usize> {
-    (bytes.len() >= CHECKED_FROM && bytes[..4] == MAGIC).then(|| read_u32(bytes, header::FILE_LEN) as usize)
+    (bytes.len() >= CHECKED_FROM && bytes.starts_with(&MAGIC)).then(|| read_u32(bytes, header::FILE_LEN) as usize)
 }
 
 /// CRC-32 (ISO-HDLC: polynomial 0x04C11DB7 reflected, as in zlib) of `bytes`, four bits at a time.

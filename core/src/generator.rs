@@ -9,10 +9,10 @@
 //! ```
 
 use crate::kernel::Chosen;
-use crate::model::{Model, Row, Tensor};
+use crate::model::{Model, Row};
 use crate::noise::{NoiseUse, normals};
 use crate::quant::{COEFFICIENT_BITS, round_shift, saturate_i16};
-use crate::{format, network, pixels};
+use crate::{format, network, pixels, view};
 
 /// What to draw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl<const N: usize> Default for Arena<N> {
 /// [`Model::arena_len`] are always enough.
 pub fn aligned(memory: &mut [u8]) -> &mut [u8] {
     let skipped = memory.as_ptr().align_offset(4).min(memory.len());
-    &mut memory[skipped..]
+    memory.get_mut(skipped..).unwrap_or_default()
 }
 
 /// A sampler over one model and one arena. It allocates nothing and cannot fail once a request is accepted.
@@ -212,7 +212,7 @@ impl<'m, 'a> Generator<'m, 'a> {
         self.row = request.first_row;
         self.op = 0;
         if let Some(history) = self.model.history() {
-            self.arena[history.range()].fill(0);
+            view::part_mut(self.arena, history.offset, history.bytes()).fill(0);
         }
         Ok(())
     }
@@ -252,12 +252,13 @@ impl<'m, 'a> Generator<'m, 'a> {
 
     /// The state, Q12, height x width x channels.
     pub fn state(&self) -> &[i16] {
-        view(self.arena, &self.model.tensor(format::STATE))
+        view::elements(self.tensor_bytes(format::STATE))
     }
 
     /// The content of a tensor, as bytes: what the last pass left there. For tools that compare layers.
     pub fn tensor_bytes(&self, index: u16) -> &[u8] {
-        &self.arena[self.model.tensor(index).range()]
+        let tensor = self.model.tensor(index);
+        view::part(self.arena, tensor.offset, tensor.bytes())
     }
 
     /// The state as pixels, height x width x channels: -1 is 0 and +1 is 255.
@@ -266,26 +267,26 @@ impl<'m, 'a> Generator<'m, 'a> {
     }
 
     fn state_mut(&mut self) -> &mut [i16] {
-        bytemuck::cast_slice_mut(&mut self.arena[self.model.tensor(format::STATE).range()])
+        let state = self.model.tensor(format::STATE);
+        view::elements_mut(view::part_mut(self.arena, state.offset, state.bytes()))
     }
 
     /// Applies the current row's coefficients to the state.
     fn update(&mut self) {
         let row = self.model.row(self.row);
         let clamp = self.model.clamp();
-        let state = self.model.tensor(format::STATE).offset;
-        let output = self.model.tensor(format::OUTPUT).offset;
-        let history = self.model.history().map(|t| t.offset);
-        let arena: &mut [i16] = bytemuck::cast_slice_mut(self.arena);
+        let [state, output] = [format::STATE, format::OUTPUT].map(|index| self.model.tensor(index).range());
+        let history = self.model.history().map_or(0..0, |tensor| tensor.range());
+        let [state, output, history] = view::parts(self.arena, [state, output, history]).map(view::elements_mut::<i16>);
+        let mut history = history.iter_mut();
         let mut noise = normals(self.request.seed, self.request.sample, NoiseUse::Row(self.row));
-        for i in 0..self.model.sample_len() {
-            let x = arena[state / 2 + i];
+        for (x, &mut f) in state.iter_mut().zip(output) {
             let z = if row.c == 0 { 0 } else { noise.next().unwrap_or(0) };
-            let previous = history.map_or(0, |at| arena[at / 2 + i]);
-            let x0 = predict(&row, x, arena[output / 2 + i], clamp);
-            arena[state / 2 + i] = advance(&row, x, x0, previous, z);
-            if let Some(at) = history {
-                arena[at / 2 + i] = x0;
+            let previous = history.next();
+            let x0 = predict(&row, *x, f, clamp);
+            *x = advance(&row, *x, x0, previous.as_deref().copied().unwrap_or(0), z);
+            if let Some(previous) = previous {
+                *previous = x0;
             }
         }
     }
@@ -294,7 +295,8 @@ impl<'m, 'a> Generator<'m, 'a> {
 /// `x0` from the state and the network's output.
 fn predict(row: &Row, x: i16, f: i16, [low, high]: [i16; 2]) -> i16 {
     let sum = row.p as i64 * x as i64 + row.q as i64 * f as i64;
-    round_shift(sum, COEFFICIENT_BITS).clamp(low as i64, high as i64) as i16
+    // Not `clamp`, which panics unless low is at most high, as parse has checked.
+    round_shift(sum, COEFFICIENT_BITS).max(low as i64).min(high as i64) as i16
 }
 
 /// The next state.
@@ -304,8 +306,4 @@ fn advance(row: &Row, x: i16, x0: i16, x0_prev: i16, z: i16) -> i16 {
         + row.b_prev as i64 * x0_prev as i64
         + row.c as i64 * z as i64;
     saturate_i16(round_shift(sum, COEFFICIENT_BITS))
-}
-
-fn view<'t>(arena: &'t [u8], tensor: &Tensor) -> &'t [i16] {
-    bytemuck::cast_slice(&arena[tensor.range()])
 }

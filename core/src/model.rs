@@ -4,10 +4,12 @@
 
 mod check;
 
-use crate::format::{self, header, op, read_i16, read_u16, read_u32, row, tensor};
+use crate::format::{
+    self, HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN, header, op, read_i16, read_u16, read_u32, row, tensor,
+};
 use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, TABLE_LEN, weight_index};
 use crate::network::{AttentionShape, ConvMemory};
-use crate::view::{I16Pairs, I32s};
+use crate::view::{I16Pairs, I32s, elements, part};
 
 pub use check::ParseError;
 
@@ -15,6 +17,7 @@ pub use check::ParseError;
 #[derive(Clone, Copy, Debug)]
 pub struct Model<'a> {
     bytes: &'a [u8],
+    header: &'a [u8; HEADER_LEN],
 }
 
 /// The element type of a tensor.
@@ -219,7 +222,8 @@ pub struct AttentionOp {
 impl ConvOp<'_> {
     /// The weight of output channel `channel` for window element `tap` (kernel row, kernel column, input channel).
     pub fn weight(&self, channel: usize, tap: usize) -> i8 {
-        self.constants.weights[weight_index(self.shape.padded_taps(), channel, tap)]
+        let index = weight_index(self.shape.padded_taps(), channel, tap);
+        self.constants.weights.get(index).copied().unwrap_or_default()
     }
 }
 
@@ -251,12 +255,12 @@ impl<'a> Model<'a> {
 
     /// CRC-32 of the file's content: a short identity for logs.
     pub fn checksum(&self) -> u32 {
-        read_u32(self.bytes, header::CHECKSUM)
+        read_u32(self.header, header::CHECKSUM)
     }
 
     /// The name given when the file was made.
     pub fn name(&self) -> &'a str {
-        let bytes = self.data(header::NAME_AT, read_u16(self.bytes, header::NAME_LEN) as usize);
+        let bytes = self.name_bytes();
         core::str::from_utf8(bytes).unwrap_or_default()
     }
 
@@ -282,42 +286,42 @@ impl<'a> Model<'a> {
 
     /// Number of classes; 1 for an unconditional model.
     pub fn classes(&self) -> u16 {
-        read_u16(self.bytes, header::CLASSES)
+        read_u16(self.header, header::CLASSES)
     }
 
     /// Number of step-table rows: network passes for one sample.
     pub fn rows(&self) -> u16 {
-        read_u16(self.bytes, header::ROWS)
+        read_u16(self.header, header::ROWS)
     }
 
     /// Number of activation tensors.
     pub fn tensors(&self) -> u16 {
-        read_u16(self.bytes, header::TENSORS)
+        read_u16(self.header, header::TENSORS)
     }
 
     /// Number of operations in one pass.
     pub fn ops(&self) -> u16 {
-        read_u16(self.bytes, header::OPS)
+        read_u16(self.header, header::OPS)
     }
 
     /// Bytes of working memory that [`crate::Generator::new`] needs, exactly.
     pub fn arena_len(&self) -> usize {
-        read_u32(self.bytes, header::ARENA_LEN) as usize
+        read_u32(self.header, header::ARENA_LEN) as usize
     }
 
     /// Smallest and largest `x0`, Q12.
     pub fn clamp(&self) -> [i16; 2] {
-        [read_i16(self.bytes, header::CLAMP_LOW), read_i16(self.bytes, header::CLAMP_HIGH)]
+        [read_i16(self.header, header::CLAMP_LOW), read_i16(self.header, header::CLAMP_HIGH)]
     }
 
     /// The tensor that keeps the previous `x0`, where the sampler needs it.
     pub fn history(&self) -> Option<Tensor> {
-        tensor_index(read_u16(self.bytes, header::HISTORY)).map(|index| self.tensor(index))
+        tensor_index(read_u16(self.header, header::HISTORY)).map(|index| self.tensor(index))
     }
 
     /// Tensor `index`, below [`Model::tensors`].
     pub fn tensor(&self, index: u16) -> Tensor {
-        let record = self.record(header::TENSORS_AT, format::TENSOR_LEN, index);
+        let record = self.tensor_record(index);
         Tensor {
             offset: read_u32(record, tensor::OFFSET) as usize,
             height: read_u16(record, tensor::HEIGHT) as usize,
@@ -331,7 +335,7 @@ impl<'a> Model<'a> {
 
     /// Row `index`, below [`Model::rows`].
     pub fn row(&self, index: u16) -> Row {
-        let record = self.record(header::ROWS_AT, format::ROW_LEN, index);
+        let record = self.record::<ROW_LEN>(header::ROWS_AT, index);
         let coefficient = |i: usize| read_u32(record, row::COEFFICIENTS + 4 * i) as i32;
         Row {
             p: coefficient(0),
@@ -348,17 +352,17 @@ impl<'a> Model<'a> {
 
     /// Operation `index`, below [`Model::ops`].
     pub fn op(&self, index: u16) -> Op<'a> {
-        let record = self.record(header::OPS_AT, format::OP_LEN, index);
+        let record = self.op_record(index);
         match record[op::KIND] {
             0 => Op::Conv(self.conv(record)),
             _ => Op::Attention(self.attention(record)),
         }
     }
 
-    fn conv(&self, record: &[u8]) -> ConvOp<'a> {
+    fn conv(&self, record: &[u8; OP_LEN]) -> ConvOp<'a> {
         let shape = self.conv_shape(record);
         let constants = ConvWeights {
-            weights: bytemuck::cast_slice(self.at(record, op::WEIGHTS_AT, shape.packed_len())),
+            weights: elements(self.at(record, op::WEIGHTS_AT, shape.packed_len())),
             bias: I32s::new(self.at(record, op::BIAS_AT, 4 * shape.channels_out)),
             multipliers: I32s::new(self.at(record, op::MULTIPLIERS_AT, 4 * shape.channels_out)),
         };
@@ -378,14 +382,14 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn conv_memory(&self, record: &[u8], shape: &ConvShape, pixels: usize) -> ConvMemory {
+    fn conv_memory(&self, record: &[u8; OP_LEN], shape: &ConvShape, pixels: usize) -> ConvMemory {
         let input = self.tensor(read_u16(record, op::INPUT));
         let output = self.tensor(read_u16(record, op::OUTPUT));
         let normalized = record[op::FLAGS] & op::NORMALIZE != 0;
         ConvMemory::new(shape, normalized, input.element, input.overlaps(&output), pixels)
     }
 
-    fn conv_shape(&self, record: &[u8]) -> ConvShape {
+    fn conv_shape(&self, record: &[u8; OP_LEN]) -> ConvShape {
         let input = self.tensor(read_u16(record, op::INPUT));
         let output = self.tensor(read_u16(record, op::OUTPUT));
         let second = tensor_index(read_u16(record, op::SECOND)).map_or(0, |second| self.tensor(second).channels);
@@ -400,7 +404,7 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn norm(&self, record: &[u8], channels: usize) -> NormOp<'a> {
+    fn norm(&self, record: &[u8; OP_LEN], channels: usize) -> NormOp<'a> {
         let part = |tensor_at, groups_at, epsilon_at| {
             tensor_index(read_u16(record, tensor_at)).map(|tensor| NormPart {
                 tensor,
@@ -419,11 +423,11 @@ impl<'a> Model<'a> {
             gain_bits: record[op::GAIN_BITS] as u32,
             bias_bits: record[op::BIAS_BITS] as u32,
             pairs: I16Pairs::new(self.at(record, op::PAIRS_AT, 4 * parts * channels)),
-            table: bytemuck::cast_ref(table.first_chunk::<TABLE_LEN>().unwrap_or(&[0; TABLE_LEN])),
+            table: elements(table).first_chunk().unwrap_or(&[0; TABLE_LEN]),
         }
     }
 
-    fn attention(&self, record: &[u8]) -> AttentionOp {
+    fn attention(&self, record: &[u8; OP_LEN]) -> AttentionOp {
         let (input, output) = (read_u16(record, op::INPUT), read_u16(record, op::OUTPUT));
         let (tokens, channels) = (self.tensor(output).height * self.tensor(output).width, self.tensor(output).channels);
         AttentionOp {
@@ -443,23 +447,30 @@ impl<'a> Model<'a> {
     }
 
     fn count(&self, at: usize) -> usize {
-        read_u16(self.bytes, at) as usize
+        read_u16(self.header, at) as usize
     }
 
-    /// Record `index` of the table that the header field `table_at` points to.
-    fn record(&self, table_at: usize, len: usize, index: u16) -> &'a [u8] {
-        let start = read_u32(self.bytes, table_at) as usize + index as usize * len;
-        &self.bytes[start..start + len]
+    fn name_bytes(&self) -> &'a [u8] {
+        part(self.bytes, read_u32(self.header, header::NAME_AT) as usize, self.count(header::NAME_LEN))
     }
 
-    /// `len` bytes at the offset in the header field `field`.
-    fn data(&self, field: usize, len: usize) -> &'a [u8] {
-        self.at(self.bytes, field, len)
+    fn tensor_record(&self, index: u16) -> &'a [u8; TENSOR_LEN] {
+        self.record(header::TENSORS_AT, index)
+    }
+
+    fn op_record(&self, index: u16) -> &'a [u8; OP_LEN] {
+        self.record(header::OPS_AT, index)
+    }
+
+    /// Record `index` of the table that the header field `table_at` points to; zeros past the file's end.
+    fn record<const N: usize>(&self, table_at: usize, index: u16) -> &'a [u8; N] {
+        let start = read_u32(self.header, table_at) as usize + index as usize * N;
+        part(self.bytes, start, N).first_chunk().unwrap_or(const { &[0; N] })
     }
 
     /// `len` bytes of the file at the offset that `record` holds in `field`.
-    fn at(&self, record: &[u8], field: usize, len: usize) -> &'a [u8] {
-        &self.bytes[read_u32(record, field) as usize..][..len]
+    fn at(&self, record: &[u8; OP_LEN], field: usize, len: usize) -> &'a [u8] {
+        part(self.bytes, read_u32(record, field) as usize, len)
     }
 }
 

@@ -12,6 +12,7 @@ use core::ops::Range;
 use crate::kernel::{ConvShape, GroupScale, Kernel, Line, Rows};
 use crate::model::{AttentionOp, ConvOp, Element, Model, NormOp, Op, Tensor};
 use crate::quant::Activation;
+use crate::view::{self, elements, elements_mut, parts};
 
 pub use attention::{AttentionMemory, AttentionShape, attention};
 
@@ -86,24 +87,6 @@ pub(crate) fn run<K: Kernel>(model: &Model<'_>, index: u16, condition: usize, ar
         }
         Op::Attention(op) => attend::<K>(model, &op, arena),
     }
-}
-
-/// The parts of `arena` at ranges that do not overlap, which parse has checked.
-fn parts<const N: usize>(arena: &mut [u8], ranges: [Range<usize>; N]) -> [&mut [u8]; N]
-where
-    for<'t> [&'t mut [u8]; N]: Default,
-{
-    arena.get_disjoint_mut(ranges).unwrap_or_default()
-}
-
-/// Bytes of the arena as elements: every offset is a multiple of 4.
-fn elements<T: bytemuck::Pod>(bytes: &[u8]) -> &[T] {
-    bytemuck::try_cast_slice(bytes).unwrap_or_default()
-}
-
-/// [`elements`] to write.
-fn elements_mut<T: bytemuck::Pod>(bytes: &mut [u8]) -> &mut [T] {
-    bytemuck::try_cast_slice_mut(bytes).unwrap_or_default()
 }
 
 /// A convolution whose windows hold `I`: the input's element, or i8 if it is normalized.
@@ -200,7 +183,7 @@ fn load_row<K: Kernel>(
     for part in norm.parts.into_iter().flatten() {
         let tensor = model.tensor(part.tensor);
         let [values, row, lines] = parts(arena, [source(&tensor), row.clone(), lines.clone()]);
-        let lines = elements::<Line>(lines).get(channel..channel + tensor.channels).unwrap_or_default();
+        let lines = view::part(elements::<Line>(lines), channel, tensor.channels);
         let row = elements_mut(row);
         match tensor.element {
             Element::I8 => K::normalize::<i8>(elements(values), lines, norm.table, row, norm.channels, channel),

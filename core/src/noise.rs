@@ -8,6 +8,7 @@
 
 mod nodes;
 
+use core::array;
 use core::convert::Infallible;
 use rand_core::{SeedableRng, TryRng};
 
@@ -40,8 +41,8 @@ pub fn normal_q12(word: u32) -> i16 {
     let mantissa = tail << octave;
     let node = 16 * (30 - octave as usize) + (mantissa >> 26 & 15) as usize;
     let fraction = (mantissa >> 14 & 0xFFF) as i32;
-    let outer = nodes::NODES[node] as i32;
-    let inner = nodes::NODES[node + 1] as i32;
+    let around = nodes::NODES.get(node..).and_then(|nodes| nodes.first_chunk());
+    let [outer, inner] = around.unwrap_or(&[0; 2]).map(i32::from);
     // Q13 nodes and a Q12 fraction make Q25; the result is Q12.
     let magnitude = ((outer << 12) + (inner - outer) * fraction + (1 << 12)) >> 13;
     (if word >> 31 == 1 { -magnitude } else { magnitude }) as i16
@@ -66,8 +67,28 @@ pub fn normals(seed: u64, sample: u64, noise_use: NoiseUse) -> impl Iterator<Ite
         NoiseUse::Row(row) => row as u32 + 1,
     };
     let key = [seed as u32, (seed >> 32) as u32];
-    (0u32..)
-        .flat_map(move |block| philox4x32_10([block, lane, sample as u32, (sample >> 32) as u32], key).map(normal_q12))
+    let counter = [0, lane, sample as u32, (sample >> 32) as u32];
+    Normals { key, counter, words: philox4x32_10(counter, key).into_iter() }
+}
+
+/// See [`normals`].
+struct Normals {
+    key: [u32; 2],
+    counter: [u32; 4],
+    /// What is left of the counter's block.
+    words: array::IntoIter<u32, LANES>,
+}
+
+impl Iterator for Normals {
+    type Item = i16;
+
+    fn next(&mut self) -> Option<i16> {
+        if self.words.len() == 0 {
+            self.counter[0] = self.counter[0].wrapping_add(1);
+            self.words = philox4x32_10(self.counter, self.key).into_iter();
+        }
+        self.words.next().map(normal_q12)
+    }
 }
 
 /// Philox4x32-10 as a sequential generator of the `rand_core` traits.

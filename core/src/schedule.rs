@@ -148,6 +148,22 @@ pub fn fill_alpha_bars(betas: &[f64], alpha_bars: &mut [f64]) {
     }
 }
 
+/// Shifts and scales the amplitudes of the data so that the last is zero and the first stays: the process then ends in pure
+/// noise (Lin, Liu, Li, Yang, *Common Diffusion Noise Schedules and Sample Steps are Flawed*, 2024, algorithm 1).
+///
+/// At the last timestep only objectives that need no division by the signal can be used: `X0`, `V`, `Velocity`.
+pub fn rescale_to_zero_snr(alpha_bars: &mut [f64]) {
+    let (Some(&first), Some(&last)) = (alpha_bars.first(), alpha_bars.last()) else { return };
+    let (first, last) = (signal(first), signal(last));
+    if first <= last {
+        return;
+    }
+    for alpha_bar in alpha_bars {
+        let amplitude = (signal(*alpha_bar) - last) * first / (first - last);
+        *alpha_bar = amplitude * amplitude;
+    }
+}
+
 /// Amplitude of the data at `alpha_bar`: `q(x_t | x_0) = N(signal x_0, noise^2)` (equation 4).
 pub fn signal(alpha_bar: f64) -> f64 {
     sqrt(alpha_bar)
@@ -266,6 +282,22 @@ mod tests {
     #[test]
     fn log_snr_is_zero_at_equal_amplitudes() {
         assert_eq!(log_snr(0.5), 0.0);
+    }
+
+    #[test]
+    fn rescaling_ends_in_pure_noise_and_keeps_the_first_step() {
+        for schedule in EVERY {
+            let (mut betas, mut alpha_bars) = ([0.0; 500], [0.0; 500]);
+            schedule.fill_betas(&mut betas).unwrap();
+            fill_alpha_bars(&betas, &mut alpha_bars);
+            let first = alpha_bars[0];
+            rescale_to_zero_snr(&mut alpha_bars);
+            assert!((alpha_bars[0] - first).abs() < 1e-15 && alpha_bars[499] == 0.0, "{schedule:?}");
+            assert!(alpha_bars.is_sorted_by(|a, b| a > b), "{schedule:?}");
+        }
+        let mut one = [0.3];
+        rescale_to_zero_snr(&mut one);
+        assert_eq!(one, [0.3]);
     }
 
     #[test]

@@ -8,10 +8,14 @@
 //! `x_next = signal_next x0 + direction eps + sigma z` with `direction^2 + sigma^2 = noise_next^2` (Song, Meng, Ermon,
 //! *Denoising Diffusion Implicit Models*, 2021, equation 12).
 
+mod method;
+
 use crate::model::Row;
 use crate::quant::COEFFICIENT_BITS;
 use crate::schedule::{jump_variance, noise, posterior_variance, signal};
 use libm::{floor, sqrt};
+
+pub use method::{Level, Method, Spacing};
 
 /// What the network's output means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,11 @@ pub enum Objective {
     X0,
     /// `signal eps - noise x0` (Salimans, Ho, *Progressive Distillation*, 2022, appendix D).
     V,
+    /// `-eps / noise`, the gradient of the log-density of `x` (Song et al., *Score-Based Generative Modeling*, 2021).
+    Score,
+    /// `eps - x0`, the velocity of the straight path from data to noise (Liu, Gong, Liu, *Flow Straight and Fast*, 2023);
+    /// the state on that path is `x / (signal + noise)`.
+    Velocity,
 }
 
 impl Objective {
@@ -32,6 +41,8 @@ impl Objective {
             Objective::Epsilon => [1.0 / signal, -noise / signal],
             Objective::X0 => [0.0, 1.0],
             Objective::V => [signal, -noise],
+            Objective::Score => [1.0 / signal, noise * noise / signal],
+            Objective::Velocity => [1.0 / (signal + noise), -noise / (signal + noise)],
         }
     }
 
@@ -41,7 +52,19 @@ impl Objective {
             Objective::Epsilon => [0.0, 1.0],
             Objective::X0 => [1.0, 0.0],
             Objective::V => [-noise(alpha_bar), signal(alpha_bar)],
+            Objective::Score => [0.0, -1.0 / noise(alpha_bar)],
+            Objective::Velocity => [-1.0, 1.0],
         }
+    }
+
+    /// Factors of `x` and of this objective's output in the output that a network of objective `other` would give: the exact
+    /// conversion between both.
+    pub fn convert_factors(self, other: Objective, alpha_bar: f64) -> [f64; 2] {
+        let [p, q] = self.x0_factors(alpha_bar);
+        let [of_x0, of_eps] = other.target_factors(alpha_bar);
+        // eps = (x - signal x0) / noise
+        let of_x0 = of_x0 - of_eps * signal(alpha_bar) / noise(alpha_bar);
+        [of_x0 * p + of_eps / noise(alpha_bar), of_x0 * q]
     }
 }
 
@@ -180,7 +203,8 @@ mod tests {
     use super::*;
     use crate::schedule::{Schedule, fill_alpha_bars, posterior_mean};
 
-    const OBJECTIVES: [Objective; 3] = [Objective::Epsilon, Objective::X0, Objective::V];
+    const OBJECTIVES: [Objective; 5] =
+        [Objective::Epsilon, Objective::X0, Objective::V, Objective::Score, Objective::Velocity];
 
     const EMPTY: StepRow =
         StepRow { p: 0.0, q: 0.0, a: 0.0, b: 0.0, b_prev: 0.0, c: 0.0, signal: 0.0, noise: 0.0, timestep: 0 };
@@ -193,6 +217,21 @@ mod tests {
             let [of_x0, of_eps] = objective.target_factors(alpha_bar);
             let [p, q] = objective.x0_factors(alpha_bar);
             assert!((p * x + q * (of_x0 * x0 + of_eps * eps) - x0).abs() < 1e-12, "{objective:?}");
+        }
+    }
+
+    #[test]
+    fn every_objective_converts_to_every_other() {
+        let (x0, eps, alpha_bar) = (0.7, -1.3, 0.37);
+        let x = signal(alpha_bar) * x0 + noise(alpha_bar) * eps;
+        let output = |objective: Objective| {
+            let [of_x0, of_eps] = objective.target_factors(alpha_bar);
+            of_x0 * x0 + of_eps * eps
+        };
+        for (from, to) in OBJECTIVES.into_iter().flat_map(|from| OBJECTIVES.map(|to| (from, to))) {
+            let [of_x, of_output] = from.convert_factors(to, alpha_bar);
+            let converted = of_x * x + of_output * output(from);
+            assert!((converted - output(to)).abs() < 1e-12, "{from:?} to {to:?}");
         }
     }
 

@@ -3,22 +3,47 @@
 use crate::board::Board;
 use crate::elf::Firmware;
 use crate::places::{firmware_target_dir, root};
-use crate::process::run;
+use crate::process::{capture, run};
 use crate::toolchain::embedded_cargo;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The symbol that a program needs if it can panic: see `firmware/panic-free`.
+const PANIC: &str = "mote_core_can_panic";
 
 /// Builds one program of the emulated boards' firmware and reads its ELF file.
-///
-/// Each board has its own folder: two that share a target do not share its compiler flags.
 pub(crate) fn build(board: &Board, program: &str) -> Result<Firmware> {
-    let target_dir = firmware_target_dir().join(board.name);
+    run(cargo_build(board)?.args(["--package", "qemu-m4", "--bin", program]))
+        .with_context(|| format!("the firmware for {} does not build", board.name))?;
+    Firmware::read(&target_dir(board).join(board.target).join("release").join(program))
+}
+
+/// Links a program that does all of core's work on a chip and that cannot be linked if any of it may panic. Then links it
+/// with a panic put in, which must fail, or the first proves nothing.
+pub(crate) fn prove_panic_free(board: &Board) -> Result<()> {
+    let link = |arguments: &[&str]| capture(cargo_build(board)?.args(["--package", "panic-free"]).args(arguments));
+    link(&[])
+        .context("core can panic, or the program does not build: firmware/panic-free says how to find the panic")?;
+    match link(&["--features", "panic"]) {
+        Err(error) if error.to_string().contains(PANIC) => Ok(()),
+        Err(error) => Err(error.context("with a panic put in, linking fails for another reason")),
+        Ok(_) => bail!("firmware/panic-free links although a panic was put in"),
+    }
+}
+
+/// Each board has its own folder: two that share a target do not share its compiler flags.
+fn target_dir(board: &Board) -> PathBuf {
+    firmware_target_dir().join(board.name)
+}
+
+fn cargo_build(board: &Board) -> Result<Command> {
     let mut cargo = embedded_cargo(board.target)?;
-    cargo.current_dir(root().join("firmware/qemu-m4"));
-    cargo.args(["build", "--quiet", "--release", "--locked", "--bin", program, "--target", board.target]);
-    cargo.arg("--target-dir").arg(&target_dir);
+    cargo.current_dir(root().join("firmware"));
+    cargo.args(["build", "--quiet", "--release", "--locked", "--target", board.target, "--target-dir"]);
+    cargo.arg(target_dir(board));
     if let Some(cpu) = board.cpu {
         cargo.env("RUSTFLAGS", format!("-Ctarget-cpu={cpu}"));
     }
-    run(&mut cargo).with_context(|| format!("the firmware for {} does not build", board.name))?;
-    Firmware::read(&target_dir.join(board.target).join("release").join(program))
+    Ok(cargo)
 }

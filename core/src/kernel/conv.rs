@@ -5,7 +5,7 @@
 
 use super::Kernel;
 use crate::quant::{Activation, requantize};
-use crate::view::I32s;
+use crate::view::{I32s, part, split_mut};
 
 /// Output channels that share one pass over a window.
 pub const BLOCK: usize = 4;
@@ -82,7 +82,7 @@ impl ConvShape {
 
     /// The output's height and width that this input, kernel, stride and enlargement give.
     pub fn output_of(input: [usize; 2], stride: usize, upsample: usize) -> [usize; 2] {
-        input.map(|side| (side * upsample).div_ceil(stride))
+        input.map(|side| (side * upsample).div_ceil(stride.max(1)))
     }
 }
 
@@ -144,7 +144,7 @@ impl<'a, I> Rows<'a, I> {
     pub fn part(&self, y: usize, at: usize, len: usize) -> &'a [I] {
         let slot = y - self.first + self.first_slot;
         let slot = if slot < self.capacity { slot } else { slot - self.capacity };
-        &self.values[slot * self.row_len + at..][..len]
+        part(self.values, slot * self.row_len + at, len)
     }
 }
 
@@ -162,8 +162,9 @@ pub fn convolve<K: Kernel, I: Activation, O: Activation>(
     work: &mut [i16],
 ) {
     let rows = Rows::whole(input, shape.input[1] * shape.channels_in);
-    for (pass, part) in output.chunks_mut(pixels * shape.channels_out).enumerate() {
-        let count = part.len() / shape.channels_out;
+    let channels = shape.channels_out.max(1);
+    for (pass, part) in output.chunks_mut((pixels * channels).max(1)).enumerate() {
+        let count = part.len() / channels;
         K::gather(shape, &rows, zero_in, pass * pixels, count, work);
         K::multiply::<I, O>(shape, constants, count, work, part, zero_out, destination);
     }
@@ -178,7 +179,7 @@ pub(super) fn gather<I: Activation>(
     count: usize,
     work: &mut [i16],
 ) {
-    let windows = work.chunks_exact_mut(shape.padded_taps()).take(count);
+    let windows = work.chunks_exact_mut(shape.padded_taps().max(1)).take(count);
     for (index, window) in (first..).zip(windows) {
         gather_one(shape, rows, zero_in, index, window);
     }
@@ -194,9 +195,9 @@ pub(super) fn multiply<O: Activation>(
     zero_out: i32,
     destination: Destination,
 ) {
-    let taps = shape.padded_taps();
-    for (pixel, window) in output.chunks_exact_mut(shape.channels_out).zip(work.chunks_exact(taps)).take(count) {
-        let blocks = constants.weights.chunks_exact(taps * BLOCK);
+    let (taps, channels) = (shape.padded_taps().max(1), shape.channels_out.max(1));
+    for (pixel, window) in output.chunks_exact_mut(channels).zip(work.chunks_exact(taps)).take(count) {
+        let blocks = constants.weights.chunks_exact((taps * BLOCK).max(1));
         for (block, (outputs, weights)) in pixel.chunks_mut(BLOCK).zip(blocks).enumerate() {
             let sums = dot(window, weights);
             for (lane, (out, sum)) in outputs.iter_mut().zip(sums).enumerate() {
@@ -245,11 +246,12 @@ pub(super) fn gather_one<I: Activation>(
     index: usize,
     window: &mut [i16],
 ) {
-    let (row, column) = (index / shape.output[1], index % shape.output[1]);
-    let channels = shape.channels_in;
-    let (parts, rest) = window.split_at_mut(shape.taps());
+    let width = shape.output[1].max(1);
+    let (row, column) = (index / width, index % width);
+    let channels = shape.channels_in.max(1);
+    let (parts, rest) = split_mut(window, shape.taps());
     let run = run(shape, column);
-    for (tap_row, part) in parts.chunks_exact_mut(shape.kernel * channels).enumerate() {
+    for (tap_row, part) in parts.chunks_exact_mut((shape.kernel * channels).max(1)).enumerate() {
         let Some(y) = position(shape, row, tap_row, shape.input[0]) else {
             part.fill(zero_in as i16);
             continue;
@@ -284,7 +286,8 @@ fn widen<I: Activation>(from: &[I], to: &mut [i16]) {
 #[inline(always)]
 pub(super) fn position(shape: &ConvShape, output: usize, tap: usize, side: usize) -> Option<usize> {
     let enlarged = (output * shape.stride + tap).checked_sub(shape.kernel / 2)?;
-    (enlarged < side * shape.upsample).then_some(enlarged / shape.upsample)
+    let input = if shape.upsample == 2 { enlarged / 2 } else { enlarged };
+    (input < side).then_some(input)
 }
 
 #[cfg(test)]

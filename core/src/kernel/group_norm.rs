@@ -13,7 +13,7 @@
 //! cancels, but for epsilon, which the file gives in squared input steps.
 
 use crate::quant::Activation;
-use crate::view::I16Pairs;
+use crate::view::{I16Pairs, part};
 
 /// Entries of an activation table: entry `256 + i` is the output for a normalized value of `i` table steps.
 pub const TABLE_LEN: usize = 512;
@@ -56,8 +56,8 @@ pub struct Line {
 /// See [`super::Kernel::moments`].
 pub(super) fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {
     let (mut sum, mut squares) = (0i64, 0i64);
-    for pixel in values.chunks_exact(channels) {
-        for value in &pixel[first..first + size] {
+    for pixel in values.chunks_exact(channels.max(1)) {
+        for value in part(pixel, first, size) {
             let q = value.widen() as i64;
             sum += q;
             squares += q * q;
@@ -75,8 +75,9 @@ pub(super) fn normalize<I: Activation>(
     channels_out: usize,
     first: usize,
 ) {
-    for (source, target) in values.chunks_exact(lines.len()).zip(output.chunks_exact_mut(channels_out)) {
-        for ((from, to), line) in source.iter().zip(&mut target[first..]).zip(lines) {
+    let (sources, targets) = (values.chunks_exact(lines.len().max(1)), output.chunks_exact_mut(channels_out.max(1)));
+    for (source, target) in sources.zip(targets) {
+        for ((from, to), line) in source.iter().zip(target.get_mut(first..).unwrap_or_default()).zip(lines) {
             *to = table[line.index(from.widen())];
         }
     }

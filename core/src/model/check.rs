@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{ConvOp, Element, Model, NormPart, Op, Tensor, overlap, tensor_index};
-use crate::format::{self, header, op, read_u16, read_u32, tensor};
+use crate::format::{self, OP_LEN, header, op, read_u16, read_u32, tensor};
 use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, TABLE_LEN};
 use crate::network::{AttentionShape, input_lead};
 
@@ -113,8 +113,9 @@ const MAX_TOKENS: usize = 4096;
 const MAX_ELEMENTS: u64 = 1 << 24;
 
 pub(super) fn check(bytes: &[u8]) -> Result<Model<'_>, ParseError> {
-    check_envelope(bytes)?;
-    let model = Model { bytes };
+    let header = bytes.first_chunk().ok_or(ParseError::Truncated { len: bytes.len() })?;
+    let model = Model { bytes, header };
+    check_envelope(&model)?;
     check_header(&model)?;
     let mut tensors_end = 0;
     for index in 0..model.tensors() {
@@ -141,23 +142,22 @@ pub(super) fn check(bytes: &[u8]) -> Result<Model<'_>, ParseError> {
     Ok(model)
 }
 
-fn check_envelope(bytes: &[u8]) -> Result<(), ParseError> {
-    if bytes.len() < format::HEADER_LEN {
-        return Err(ParseError::Truncated { len: bytes.len() });
+fn check_envelope(model: &Model<'_>) -> Result<(), ParseError> {
+    let Model { bytes, header: fields } = *model;
+    let found = [fields[0], fields[1], fields[2], fields[3]];
+    if found != format::MAGIC {
+        return Err(ParseError::Magic { found });
     }
-    if bytes[..4] != format::MAGIC {
-        return Err(ParseError::Magic { found: [bytes[0], bytes[1], bytes[2], bytes[3]] });
-    }
-    let version = read_u16(bytes, header::VERSION);
+    let version = read_u16(fields, header::VERSION);
     if version != format::VERSION {
         return Err(ParseError::Version { found: version });
     }
-    let stated = read_u32(bytes, header::FILE_LEN);
+    let stated = read_u32(fields, header::FILE_LEN);
     if stated as u64 != bytes.len() as u64 {
         return Err(ParseError::Length { stated, found: bytes.len() });
     }
-    let stated = read_u32(bytes, header::CHECKSUM);
-    let computed = format::checksum(&bytes[format::CHECKED_FROM..]);
+    let stated = model.checksum();
+    let computed = format::checksum(bytes.get(format::CHECKED_FROM..).unwrap_or_default());
     if stated != computed {
         return Err(ParseError::Checksum { stated, computed });
     }
@@ -165,9 +165,9 @@ fn check_envelope(bytes: &[u8]) -> Result<(), ParseError> {
 }
 
 fn check_header(model: &Model<'_>) -> Result<(), ParseError> {
-    let bytes = model.bytes;
+    let Model { bytes, header: fields } = *model;
     let small = |field, at, allowed: core::ops::RangeInclusive<u16>| {
-        let value = read_u16(bytes, at);
+        let value = read_u16(fields, at);
         if allowed.contains(&value) { Ok(()) } else { Err(ParseError::Header { field, value: value as u32 }) }
     };
     small("reserved", header::RESERVED, 0..=0)?;
@@ -183,7 +183,7 @@ fn check_header(model: &Model<'_>) -> Result<(), ParseError> {
     small("operations", header::OPS, 1..=MAX_RECORDS)?;
 
     let table = |field, at, align: u32, len: u64| {
-        let value = read_u32(bytes, at);
+        let value = read_u32(fields, at);
         let fits = value >= format::HEADER_LEN as u32
             && value.is_multiple_of(align)
             && value as u64 + len <= bytes.len() as u64;
@@ -192,10 +192,9 @@ fn check_header(model: &Model<'_>) -> Result<(), ParseError> {
     table("tensor records", header::TENSORS_AT, 4, model.tensors() as u64 * format::TENSOR_LEN as u64)?;
     table("operation records", header::OPS_AT, 4, model.ops() as u64 * format::OP_LEN as u64)?;
     table("row records", header::ROWS_AT, 4, model.rows() as u64 * format::ROW_LEN as u64)?;
-    let name_len = read_u16(bytes, header::NAME_LEN);
-    table("name", header::NAME_AT, 1, name_len as u64)?;
-    if core::str::from_utf8(model.data(header::NAME_AT, name_len as usize)).is_err() {
-        return Err(ParseError::Header { field: "name", value: read_u32(bytes, header::NAME_AT) });
+    table("name", header::NAME_AT, 1, read_u16(fields, header::NAME_LEN) as u64)?;
+    if core::str::from_utf8(model.name_bytes()).is_err() {
+        return Err(ParseError::Header { field: "name", value: read_u32(fields, header::NAME_AT) });
     }
     let [low, high] = model.clamp();
     if low > high {
@@ -206,7 +205,7 @@ fn check_header(model: &Model<'_>) -> Result<(), ParseError> {
 
 /// Returns the tensor's end in the arena.
 fn check_tensor(model: &Model<'_>, index: u16) -> Result<u64, &'static str> {
-    let record = model.record(header::TENSORS_AT, format::TENSOR_LEN, index);
+    let record = model.tensor_record(index);
     let side = |at| read_u16(record, at) as u64;
     let area = side(tensor::HEIGHT) * side(tensor::WIDTH);
     if record[tensor::RESERVED] != 0 || read_u16(record, tensor::RESERVED_END) != 0 {
@@ -240,7 +239,7 @@ fn check_tensor(model: &Model<'_>, index: u16) -> Result<u64, &'static str> {
 
 /// The state, the output and the history have the sample's shape.
 fn check_samples(model: &Model<'_>) -> Result<(), (u16, &'static str)> {
-    let history = read_u16(model.bytes, header::HISTORY);
+    let history = read_u16(model.header, header::HISTORY);
     for index in [format::STATE, format::OUTPUT, history] {
         if index == format::NO_TENSOR {
             continue;
@@ -266,7 +265,7 @@ fn check_samples(model: &Model<'_>) -> Result<(), (u16, &'static str)> {
 
 /// Returns the end of the operation's scratch, at most `arena`.
 fn check_op(model: &Model<'_>, index: u16, arena: u64) -> Result<u64, &'static str> {
-    let record = model.record(header::OPS_AT, format::OP_LEN, index);
+    let record = model.op_record(index);
     let second = read_u16(record, op::SECOND);
     let named = [read_u16(record, op::INPUT), read_u16(record, op::OUTPUT)];
     if named.iter().any(|&tensor| tensor >= model.tensors()) {
@@ -325,7 +324,7 @@ fn check_in_place(op: &Op<'_>, input: &Tensor, output: &Tensor) -> Result<(), &'
     if conv.destination == Destination::Accumulate {
         return Err("an output that is added to overlaps an input");
     }
-    let row_len = input.bytes() / input.height;
+    let row_len = input.bytes() / input.height.max(1);
     let lead = input_lead(&conv.shape, conv.pixels, row_len, output.channels * output.element.size());
     if (input.offset as i64 - output.offset as i64) < lead {
         return Err("the output overwrites an input before it is read");
@@ -338,7 +337,7 @@ fn check_live(model: &Model<'_>, before: u16, value: u16) -> Result<(), &'static
     if value == format::STATE {
         return Ok(());
     }
-    if tensor_index(read_u16(model.bytes, header::HISTORY)) == Some(value) {
+    if tensor_index(read_u16(model.header, header::HISTORY)) == Some(value) {
         return Err("the network reads the history");
     }
     let wanted = model.tensor(value).range();
@@ -356,14 +355,14 @@ fn check_live(model: &Model<'_>, before: u16, value: u16) -> Result<(), &'static
 }
 
 /// The `len` bytes that `record`'s `field` points to lie in the file.
-fn check_data(model: &Model<'_>, record: &[u8], field: usize, len: u64) -> Result<(), &'static str> {
+fn check_data(model: &Model<'_>, record: &[u8; OP_LEN], field: usize, len: u64) -> Result<(), &'static str> {
     let offset = read_u32(record, field) as u64;
     let fits = offset >= format::HEADER_LEN as u64 && offset + len <= model.bytes.len() as u64;
     if fits { Ok(()) } else { Err("constants that lie outside the file") }
 }
 
 /// Returns the bytes of scratch.
-fn check_conv(model: &Model<'_>, record: &[u8], arena: u64) -> Result<u64, &'static str> {
+fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u64, &'static str> {
     if !matches!(record[op::KERNEL], 1 | 3) {
         return Err("a kernel side that is neither 1 nor 3");
     }
@@ -419,7 +418,7 @@ fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), &'stat
         (None, Element::I16) => 1 << 15,
     };
     let mut constants = conv.constants.bias.iter().zip(conv.constants.multipliers.iter());
-    for block in conv.constants.weights.chunks_exact(BLOCK * conv.shape.padded_taps()) {
+    for block in conv.constants.weights.chunks_exact((BLOCK * conv.shape.padded_taps()).max(1)) {
         let mut sums = [0u64; BLOCK];
         for (index, quad) in block.chunks_exact(QUAD).enumerate() {
             if quad.contains(&i8::MIN) {
@@ -440,7 +439,7 @@ fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), &'stat
     Ok(())
 }
 
-fn check_norm(model: &Model<'_>, record: &[u8], shape: &ConvShape) -> Result<(), &'static str> {
+fn check_norm(model: &Model<'_>, record: &[u8; OP_LEN], shape: &ConvShape) -> Result<(), &'static str> {
     if record[op::GAIN_BITS] > 15 || record[op::BIAS_BITS] > 15 {
         return Err("more than 15 fractional bits");
     }
@@ -465,14 +464,14 @@ fn check_part(input: &Tensor, part: &NormPart, shape: &ConvShape) -> Result<(), 
     if part.groups == 0 || !input.channels.is_multiple_of(part.groups) {
         return Err("groups that do not divide the channels");
     }
-    if input.elements() / part.groups > MAX_GROUP {
+    if input.elements() / part.groups.max(1) > MAX_GROUP {
         return Err("a group of more than 65536 elements");
     }
     Ok(())
 }
 
 /// Returns the bytes of scratch.
-fn check_attention(model: &Model<'_>, record: &[u8]) -> Result<u64, &'static str> {
+fn check_attention(model: &Model<'_>, record: &[u8; OP_LEN]) -> Result<u64, &'static str> {
     let unused = [op::MULTIPLIERS_AT, op::GROUPS, op::EPSILON, op::SECOND_EPSILON, op::TABLE_AT, op::PAIRS_AT];
     let flags = read_u32(record, op::FLAGS);
     if unused.iter().any(|&field| read_u32(record, field) != 0)

@@ -2,9 +2,7 @@
 //! keys and the values in the place of weights, and a softmax between them.
 
 use crate::kernel::{ConvShape, ConvWeights, Destination, Kernel, convolve, weight_index};
-use crate::view::I32s;
-
-use super::{elements, elements_mut};
+use crate::view::{I32s, elements, elements_mut, part, part_mut};
 
 /// The geometry of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,13 +99,13 @@ pub fn attention<K: Kernel>(
     let (channels, head) = (shape.channels, shape.head());
     let heads = (0..channels).step_by(head.max(1));
     for at in heads {
-        let part = |kind: usize| {
+        let third = |kind: usize| {
             let tokens = input.chunks_exact((3 * channels).max(1));
-            tokens.map(move |token| token.get(kind * channels + at..).and_then(|t| t.get(..head)).unwrap_or_default())
+            tokens.map(move |token| part(token, kind * channels + at, head))
         };
-        pack(part(1), keys, &product(pixels, head, shape.tokens), |token, channel| (token, channel));
-        pack(part(2), values, &product(pixels, shape.tokens, head), |token, channel| (channel, token));
-        let mut waiting = part(0);
+        pack(third(1), keys, &product(pixels, head, shape.tokens), |token, channel| (token, channel));
+        pack(third(2), values, &product(pixels, shape.tokens, head), |token, channel| (channel, token));
+        let mut waiting = third(0);
         for results in output.chunks_mut((pixels * channels).max(1)) {
             let count = results.len() / channels.max(1);
             for (to, from) in queries.chunks_exact_mut(head.max(1)).zip(waiting.by_ref().take(count)) {
@@ -119,8 +117,8 @@ pub fn attention<K: Kernel>(
                 bias: I32s::new(zeros),
                 multipliers: I32s::new(multipliers),
             };
-            let queries = queries.get_mut(..count * head).unwrap_or_default();
-            let scores = scores.get_mut(..count * shape.tokens).unwrap_or_default();
+            let queries = part_mut(queries, 0, count * head);
+            let scores = part_mut(scores, 0, count * shape.tokens);
             let by = constants(keys, scores_by);
             convolve::<K, _, _>(&to_scores, &by, queries, 0, scores, 0, Destination::Overwrite, count, work);
             scores.chunks_exact_mut(shape.tokens.max(1)).for_each(K::softmax);

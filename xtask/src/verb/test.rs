@@ -72,6 +72,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     for board in &BOARDS {
         tally.check(&format!("firmware for {}", board.name), || build_firmware(board));
+        tally.check(&format!("no panic on {}", board.name), || {
+            firmware::prove_panic_free(board).map(|()| Verdict::Passed)
+        });
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
     }
