@@ -178,7 +178,7 @@ fn same_pictures(board: &'static Board) -> Result<Verdict> {
 
 /// The model of the self-test, as a file.
 fn small_model(folder: &Path) -> Result<PathBuf> {
-    let mut file = [0; 4096];
+    let mut file = [0; 8192];
     let model = selftest::write_model(&mut file).context("the self-test's model cannot be written")?;
     let path = folder.join("small.mote");
     write_whole(&path, model.bytes())?;
