@@ -8,6 +8,10 @@ mod dsp;
 mod group_norm;
 pub mod parity;
 mod softmax;
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+mod wide;
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+pub mod x86;
 
 use crate::quant::Activation;
 
@@ -76,8 +80,11 @@ pub struct Reference;
 impl Kernel for Reference {}
 
 /// The kernels for this target.
-#[cfg(not(mote_dsp))]
+#[cfg(not(any(mote_dsp, all(target_arch = "x86_64", target_feature = "sse2"))))]
 pub type Chosen = Reference;
 /// The kernels for this target.
 #[cfg(mote_dsp)]
 pub type Chosen = dsp::Dsp;
+/// The kernels for this target.
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+pub type Chosen = x86::Best;

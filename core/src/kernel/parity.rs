@@ -142,13 +142,34 @@ fn softmaxes_agree<K: Kernel>(case: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::kernel::Chosen;
 
+    fn agree<K: Kernel>() {
+        for case in 0..1000 {
+            assert_eq!(check::<K>(case), Ok(()), "case {case} of {}", core::any::type_name::<K>());
+        }
+    }
+
     #[test]
     fn the_chosen_kernels_equal_the_reference() {
-        for case in 0..2000 {
-            assert_eq!(check::<Chosen>(case), Ok(()), "case {case}");
+        agree::<Chosen>();
+    }
+
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[test]
+    fn every_level_of_x86_that_can_run_equals_the_reference() {
+        use crate::kernel::x86::{Level, X86};
+        for level in Level::ALL {
+            match level {
+                _ if !level.can_run() => std::println!("SKIPPED: this processor lacks {level:?}"),
+                Level::Definition => agree::<X86<{ Level::Definition as u8 }>>(),
+                Level::Avx2 => agree::<X86<{ Level::Avx2 as u8 }>>(),
+                Level::AvxVnni => agree::<X86<{ Level::AvxVnni as u8 }>>(),
+                Level::Avx512Vnni => agree::<X86<{ Level::Avx512Vnni as u8 }>>(),
+            }
         }
     }
 }

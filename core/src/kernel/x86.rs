@@ -1,0 +1,120 @@
+//! x86-64: AVX2, AVX-VNNI or AVX-512 VNNI, whatever the processor has.
+//!
+//! Asking the processor needs no standard library: `CPUID` says which instructions there are, `XGETBV` which registers the
+//! operating system has switched on; where it has not, the definition runs. Everybody who asks gets the same answer, so
+//! threads that ask first at the same time do no harm. A target without SSE, such as `x86_64-unknown-none`, has the
+//! definition at compile time.
+
+#![allow(unsafe_code, reason = "vector instructions, once the processor is known to have them")]
+
+mod detect;
+mod dot;
+
+use super::conv::{ConvShape, ConvWeights, Destination, Rows};
+use super::{Kernel, conv, wide};
+use crate::quant::Activation;
+use dot::{Avx2, Avx512Vnni, AvxVnni};
+
+pub use detect::Level;
+
+/// Kernels of the best [`Level`] that can run, up to the one of number `HIGHEST`.
+#[derive(Clone, Copy, Debug)]
+pub struct X86<const HIGHEST: u8>;
+
+/// Every level that can run.
+pub type Best = X86<{ Level::Avx512Vnni as u8 }>;
+
+impl<const HIGHEST: u8> X86<HIGHEST> {
+    /// The level of convolutions of `I`: the sums of four products are for i8 only.
+    #[inline(always)]
+    fn conv_level<I: Activation>() -> Level {
+        Level::best(if size_of::<I>() == 1 { HIGHEST } else { HIGHEST.min(Level::Avx2 as u8) })
+    }
+}
+
+impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
+    fn gather<I: Activation>(
+        shape: &ConvShape,
+        rows: &Rows<'_, I>,
+        zero_in: i32,
+        first: usize,
+        count: usize,
+        work: &mut [i16],
+    ) {
+        // SAFETY: the level can run, so there is AVX2.
+        unsafe {
+            match Self::conv_level::<I>() {
+                Level::Definition => conv::gather(shape, rows, zero_in, first, count, work),
+                Level::Avx2 => gather_i16(shape, rows, zero_in, first, count, work),
+                Level::AvxVnni | Level::Avx512Vnni => gather_u8(shape, rows, zero_in, first, count, work),
+            }
+        }
+    }
+
+    fn multiply<I: Activation, O: Activation>(
+        shape: &ConvShape,
+        constants: &ConvWeights<'_>,
+        count: usize,
+        work: &mut [i16],
+        output: &mut [O],
+        zero_out: i32,
+        destination: Destination,
+    ) {
+        // SAFETY: the level can run.
+        unsafe {
+            match Self::conv_level::<I>() {
+                Level::Definition => conv::multiply(shape, constants, count, work, output, zero_out, destination),
+                Level::Avx2 => multiply_avx2(shape, constants, count, work, output, zero_out, destination),
+                Level::AvxVnni => multiply_avx_vnni(shape, constants, count, work, output, zero_out, destination),
+                Level::Avx512Vnni => multiply_avx512_vnni(shape, constants, count, work, output, zero_out, destination),
+            }
+        }
+    }
+}
+
+/// The shared gather with AVX2 enabled, for products of i16.
+#[target_feature(enable = "avx2")]
+fn gather_i16<I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    zero_in: i32,
+    first: usize,
+    count: usize,
+    work: &mut [i16],
+) {
+    wide::gather::<i16, I>(shape, rows, zero_in, first, count, work);
+}
+
+/// The same for products of an u8 and an i8.
+#[target_feature(enable = "avx2")]
+fn gather_u8<I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    zero_in: i32,
+    first: usize,
+    count: usize,
+    work: &mut [i16],
+) {
+    wide::gather::<u8, I>(shape, rows, zero_in, first, count, work);
+}
+
+/// The shared multiplication with a level's instructions enabled.
+macro_rules! multiply {
+    ($name:ident, $dot:ident, $features:literal) => {
+        #[target_feature(enable = $features)]
+        fn $name<O: Activation>(
+            shape: &ConvShape,
+            constants: &ConvWeights<'_>,
+            count: usize,
+            work: &[i16],
+            output: &mut [O],
+            zero_out: i32,
+            destination: Destination,
+        ) {
+            wide::multiply($dot::new(), shape, constants, count, work, output, zero_out, destination);
+        }
+    };
+}
+multiply!(multiply_avx2, Avx2, "avx2");
+multiply!(multiply_avx_vnni, AvxVnni, "avx2,avxvnni");
+multiply!(multiply_avx512_vnni, Avx512Vnni, "avx2,avx512f,avx512bw,avx512vl,avx512vnni");
