@@ -6,7 +6,7 @@ use crate::quant::requantize;
 const FRACTION_BITS: u32 = 8;
 
 /// `round(2^16 * 2^(-i / 256))`, cut to 16 bits.
-static POWERS: [u16; 256] = powers();
+pub(super) static POWERS: [u16; 256] = powers();
 
 /// The table, by repeated multiplication with `2^(-1/256)` in Q62; the last bit of an entry is exact because the error of
 /// 256 products stays below 2^-53.

@@ -4,6 +4,7 @@
 //! the compiler makes vectors of it. An instruction set brings the product of windows and weights: [`Dot`].
 
 use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, Rows, position};
+use super::group_norm::{Line, TABLE_LEN};
 use crate::quant::Activation;
 
 /// Output pixels whose windows are multiplied together.
@@ -263,8 +264,8 @@ impl Constants {
         destination: Destination,
     ) -> Self {
         let mut lanes = Constants { bias: [0; LANES], multipliers: [0; LANES], zero_out, destination };
-        for lane in 0..LANES.min(channels - first) {
-            lanes.bias[lane] = constants.bias.get(first + lane).wrapping_sub(excess[lane]);
+        for (lane, excess) in excess.into_iter().enumerate().take(channels - first) {
+            lanes.bias[lane] = constants.bias.get(first + lane).wrapping_sub(excess);
             lanes.multipliers[lane] = constants.multipliers.get(first + lane);
         }
         lanes
@@ -293,5 +294,42 @@ impl Constants {
         whole.iter_mut().zip(&*output).for_each(|(to, from)| *to = *from);
         store(&mut whole);
         output.iter_mut().zip(whole).for_each(|(to, from)| *to = from);
+    }
+}
+
+/// See [`super::Kernel::normalize`]: the places in the table of eight channels, then what is there.
+#[inline(always)]
+pub(super) fn normalize<I: Activation>(
+    values: &[I],
+    lines: &[Line],
+    table: &[i8; TABLE_LEN],
+    output: &mut [i8],
+    channels_out: usize,
+    first: usize,
+) {
+    let (channels, channels_out) = (lines.len().max(1), channels_out.max(1));
+    let (eights, rest) = lines.as_chunks::<LANES>();
+    for (eight, lines) in eights.iter().enumerate() {
+        let (at, to) = (eight * LANES, first + eight * LANES);
+        for (values, target) in values.chunks_exact(channels).zip(output.chunks_exact_mut(channels_out)) {
+            let values = values.get(at..).and_then(|values| values.first_chunk::<LANES>());
+            let target = target.get_mut(to..).and_then(|target| target.first_chunk_mut::<LANES>());
+            let (Some(values), Some(target)) = (values, target) else { return };
+            let mut places = [0; LANES];
+            for lane in 0..LANES {
+                let line = &lines[lane];
+                let step = values[lane].widen().wrapping_mul(line.slope.into()).wrapping_add(line.offset);
+                places[lane] = (step >> (line.shift & 31)).clamp(0, TABLE_LEN as i32 - 1) as u32;
+            }
+            for (target, place) in target.iter_mut().zip(places) {
+                *target = table[place as usize % TABLE_LEN];
+            }
+        }
+    }
+    let at = lines.len() - rest.len();
+    for (values, target) in values.chunks_exact(channels).zip(output.chunks_exact_mut(channels_out)) {
+        for ((value, target), line) in values.iter().skip(at).zip(target.iter_mut().skip(first + at)).zip(rest) {
+            *target = table[line.index(value.widen())];
+        }
     }
 }

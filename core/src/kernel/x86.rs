@@ -7,11 +7,13 @@
 
 #![allow(unsafe_code, reason = "vector instructions, once the processor is known to have them")]
 
+mod avx512;
 mod detect;
 mod dot;
 
 use super::conv::{ConvShape, ConvWeights, Destination, Rows};
-use super::{Kernel, conv, wide};
+use super::group_norm::{self, Line, Moments, TABLE_LEN};
+use super::{Kernel, conv, softmax, wide};
 use crate::quant::Activation;
 use dot::{Avx2, Avx512Vnni, AvxVnni};
 
@@ -70,6 +72,40 @@ impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
             }
         }
     }
+
+    fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {
+        match Level::best(HIGHEST) {
+            // SAFETY: the level can run.
+            Level::Avx512Vnni => unsafe { avx512::moments(values, channels, first, size) },
+            _ => group_norm::moments(values, channels, first, size),
+        }
+    }
+
+    fn normalize<I: Activation>(
+        values: &[I],
+        lines: &[Line],
+        table: &[i8; TABLE_LEN],
+        output: &mut [i8],
+        channels_out: usize,
+        first: usize,
+    ) {
+        // SAFETY: the level can run; all but the definition have AVX2.
+        unsafe {
+            match Level::best(HIGHEST) {
+                Level::Definition => group_norm::normalize(values, lines, table, output, channels_out, first),
+                Level::Avx2 | Level::AvxVnni => normalize_avx2(values, lines, table, output, channels_out, first),
+                Level::Avx512Vnni => avx512::normalize(values, lines, table, output, channels_out, first),
+            }
+        }
+    }
+
+    fn softmax(row: &mut [i16]) {
+        match Level::best(HIGHEST) {
+            // SAFETY: the level can run.
+            Level::Avx512Vnni => unsafe { avx512::softmax(row) },
+            _ => softmax::softmax(row),
+        }
+    }
 }
 
 /// The shared gather with AVX2 enabled, for products of i16.
@@ -118,3 +154,16 @@ macro_rules! multiply {
 multiply!(multiply_avx2, Avx2, "avx2");
 multiply!(multiply_avx_vnni, AvxVnni, "avx2,avxvnni");
 multiply!(multiply_avx512_vnni, Avx512Vnni, "avx2,avx512f,avx512bw,avx512vl,avx512vnni");
+
+/// The shared normalization with AVX2 enabled.
+#[target_feature(enable = "avx2")]
+fn normalize_avx2<I: Activation>(
+    values: &[I],
+    lines: &[Line],
+    table: &[i8; TABLE_LEN],
+    output: &mut [i8],
+    channels_out: usize,
+    first: usize,
+) {
+    wide::normalize(values, lines, table, output, channels_out, first);
+}
