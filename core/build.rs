@@ -1,13 +1,17 @@
-//! Chooses the kernels: `mote_dsp` for processors with the Armv7E-M DSP instructions. Kernels never change a number.
+//! Chooses the kernels: `mote_dsp` for processors with the Armv7E-M DSP instructions, `mote_mve` for those with Armv8.1-M's
+//! vector extension. Kernels never change a number.
 
 fn main() {
-    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_dsp_extension)");
+    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_dsp_extension, mote_mve)");
     println!("cargo:rerun-if-changed=build.rs");
     let target = std::env::var("TARGET").unwrap_or_default();
     // On Armv8-M the instructions are an extension, and no stable cfg tells: the processor named to the compiler does.
     let flags = std::env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    let named = ["cortex-m33", "cortex-m35p", "cortex-m55", "cortex-m85"].iter().any(|cpu| flags.contains(cpu));
-    let extension = target.starts_with("thumbv8m.main") && named;
+    let named = |cpus: &[&str]| target.starts_with("thumbv8m.main") && cpus.iter().any(|cpu| flags.contains(cpu));
+    if named(&["cortex-m55", "cortex-m85"]) {
+        println!("cargo:rustc-cfg=mote_mve");
+    }
+    let extension = named(&["cortex-m33", "cortex-m35p"]);
     if extension {
         println!("cargo:rustc-cfg=mote_dsp_extension");
     }

@@ -6,6 +6,8 @@ mod conv;
 #[cfg(mote_dsp)]
 mod dsp;
 mod group_norm;
+#[cfg(mote_mve)]
+mod mve;
 pub mod parity;
 mod softmax;
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
@@ -80,7 +82,7 @@ pub struct Reference;
 impl Kernel for Reference {}
 
 /// The kernels for this target.
-#[cfg(not(any(mote_dsp, all(target_arch = "x86_64", target_feature = "sse2"))))]
+#[cfg(not(any(mote_dsp, mote_mve, all(target_arch = "x86_64", target_feature = "sse2"))))]
 pub type Chosen = Reference;
 /// The kernels for this target.
 #[cfg(mote_dsp)]
@@ -88,3 +90,6 @@ pub type Chosen = dsp::Dsp;
 /// The kernels for this target.
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
 pub type Chosen = x86::Best;
+/// The kernels for this target.
+#[cfg(mote_mve)]
+pub type Chosen = mve::Mve;

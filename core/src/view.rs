@@ -68,6 +68,11 @@ impl<'a> I32s<'a> {
         i32::from_le_bytes(self.0.get(index).copied().unwrap_or_default())
     }
 
+    /// The bytes that the values are read from.
+    pub fn bytes(self) -> &'a [u8] {
+        self.0.as_flattened()
+    }
+
     /// Every value in order.
     pub fn iter(self) -> impl Iterator<Item = i32> + 'a {
         self.0.iter().map(|&bytes| i32::from_le_bytes(bytes))
