@@ -68,8 +68,8 @@ impl ConvShape {
     /// Input rows that the windows of any `pixels` consecutive output pixels of a pass reach over.
     pub fn rows_of(&self, pixels: usize) -> usize {
         let width = self.output[1].max(1);
-        let whole = pixels.is_multiple_of(width);
-        let rows = if whole { pixels / width } else { (pixels + width - 2) / width + 1 }.min(self.output[0]);
+        // A pass starts at a multiple of what `pixels` and `width` have in common.
+        let rows = (pixels.saturating_sub(common_divisor(pixels, width)).div_ceil(width) + 1).min(self.output[0]);
         let enlarged = rows.saturating_sub(1) * self.stride + self.kernel;
         let rows = if self.upsample == 2 { enlarged / 2 + 1 } else { enlarged };
         rows.min(self.input[0])
@@ -84,6 +84,14 @@ impl ConvShape {
     pub fn output_of(input: [usize; 2], stride: usize, upsample: usize) -> [usize; 2] {
         input.map(|side| (side * upsample).div_ceil(stride.max(1)))
     }
+}
+
+/// The greatest common divisor.
+fn common_divisor(mut a: usize, mut b: usize) -> usize {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
 }
 
 /// Where the weight of output channel `channel` for window element `tap` lies among the packed weights.

@@ -1,0 +1,165 @@
+//! A U-Net in the shape that `mote-train` gives its networks, with random constants: for plans and schedules, not pictures.
+
+use mote_core::format::{ConvSpec, NormSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
+use mote_core::kernel::{Destination, TABLE_LEN};
+use mote_core::model::{Element, NormPart, Row, Tensor};
+use mote_core::noise::philox4x32_10;
+
+/// Sizes of the network.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes<'a> {
+    /// Height and width of the sample.
+    pub side: usize,
+    /// Channels of each level.
+    pub widths: &'a [usize],
+    /// Residual blocks at the last level.
+    pub middle: usize,
+}
+
+/// The 28x28 network of `core/docs/memory.md`.
+pub const SMALL: Sizes<'static> = Sizes { side: 28, widths: &[16, 32, 64], middle: 1 };
+
+/// Random constants, long enough for every operation.
+pub struct Constants {
+    weights: Vec<i8>,
+    bias: Vec<i32>,
+    affine: Vec<[i16; 2]>,
+    table: [i8; TABLE_LEN],
+    /// Multipliers of convolutions that read normalized values, the state, and the residual stream.
+    multipliers: [Vec<i32>; 3],
+}
+
+impl Constants {
+    /// Of a seed.
+    pub fn new(seed: u32) -> Self {
+        let mut words = (0..).flat_map(|index| philox4x32_10([index, 0, 0, 0], [seed, 0]));
+        let mut draw = |below: u32| words.next().map_or(0, |word| word % below) as i32;
+        Constants {
+            weights: (0..64 * 9 * 128).map(|_| draw(101) as i8 - 50).collect(),
+            bias: (0..128).map(|_| draw(20_001) - 10_000).collect(),
+            affine: (0..128).map(|_| [draw(60) as i16 + 40, draw(101) as i16 - 50]).collect(),
+            table: std::array::from_fn(|i| (i as i32 / 2 - 128).max(-100) as i8),
+            multipliers: [1 << 28, 1 << 25, 1 << 23].map(|multiplier| vec![multiplier; 128]),
+        }
+    }
+}
+
+/// The tensors and operations of a network, not yet placed.
+pub struct Network<'a> {
+    /// State, output, the rest.
+    pub tensors: Vec<Tensor>,
+    /// In order.
+    pub ops: Vec<OpSpec<'a>>,
+    constants: &'a Constants,
+}
+
+impl<'a> Network<'a> {
+    /// A residual block a level, normalization while rows are loaded, each skip read by one convolution only.
+    pub fn new(sizes: &Sizes<'_>, constants: &'a Constants) -> Self {
+        let mut net = Network { tensors: Vec::new(), ops: Vec::new(), constants };
+        let [state, output] = [0, 1].map(|_| net.tensor(sizes.side, 1));
+        let (mut side, mut skips) = (sizes.side, Vec::new());
+        let mut stream = net.tensor(side, sizes.widths[0]);
+        net.conv(state, None, stream, [1, 1], Destination::Overwrite);
+        for width in &sizes.widths[1..] {
+            net.block(stream, None);
+            skips.push((stream, side));
+            side /= 2;
+            let lower = net.tensor(side, *width);
+            net.conv(stream, None, lower, [2, 1], Destination::Overwrite);
+            stream = lower;
+        }
+        (0..sizes.middle).for_each(|_| net.block(stream, None));
+        for (skip, side) in skips.into_iter().rev() {
+            let upper = net.tensor(side, net.tensors[skip as usize].channels);
+            net.conv(stream, None, upper, [1, 2], Destination::Overwrite);
+            net.block(upper, Some(skip));
+            stream = upper;
+        }
+        let norm = net.norm(None);
+        net.conv(stream, Some(norm), output, [1, 1], Destination::Overwrite);
+        net
+    }
+
+    fn tensor(&mut self, side: usize, channels: usize) -> u16 {
+        let element = Element::I16;
+        self.tensors.push(Tensor { offset: 0, height: side, width: side, channels, element, zero: 0, scale: 1.0 });
+        self.tensors.len() as u16 - 1
+    }
+
+    fn block(&mut self, stream: u16, skip: Option<u16>) {
+        let Tensor { height, channels, .. } = self.tensors[stream as usize];
+        let hidden = self.tensor(height, channels);
+        let second = skip.map(|tensor| NormPart { tensor, groups: 4, epsilon_q8: 300 });
+        self.conv(stream, Some(self.norm(second)), hidden, [1, 1], Destination::Overwrite);
+        self.conv(hidden, Some(self.norm(None)), stream, [1, 1], Destination::Accumulate);
+    }
+
+    fn norm(&self, second: Option<NormPart>) -> NormSpec<'a> {
+        NormSpec {
+            groups: 4,
+            epsilon_q8: 300,
+            second,
+            zero: -100,
+            gain_bits: 0,
+            bias_bits: 0,
+            conditioned: false,
+            affine: &self.constants.affine,
+            table: &self.constants.table,
+        }
+    }
+
+    fn conv(
+        &mut self,
+        input: u16,
+        norm: Option<NormSpec<'a>>,
+        output: u16,
+        [stride, upsample]: [u8; 2],
+        destination: Destination,
+    ) {
+        let read = if norm.is_some() {
+            0
+        } else if input == 0 {
+            1
+        } else {
+            2
+        };
+        let channels = |tensor: u16| self.tensors[tensor as usize].channels;
+        let second = norm.and_then(|norm| norm.second).map_or(0, |part| channels(part.tensor));
+        let (channels_in, channels_out) = (channels(input) + second, channels(output));
+        let constants = self.constants;
+        self.ops.push(OpSpec::Conv(ConvSpec {
+            input,
+            norm: norm.map(|norm| NormSpec { affine: &constants.affine[..channels_in], ..norm }),
+            output,
+            kernel: 3,
+            stride,
+            upsample,
+            destination,
+            weights: &constants.weights[..9 * channels_in * channels_out],
+            bias: &constants.bias[..channels_out],
+            multipliers: &constants.multipliers[read][..channels_out],
+            memory: OpMemory::default(),
+        }));
+    }
+
+    /// The file of this network as it is placed, with two steps.
+    pub fn file(&self) -> Vec<u8> {
+        let one = 1 << 20;
+        let row =
+            Row { p: one / 2, q: -one, a: one / 2, b: one / 4, b_prev: 0, c: 0, signal: one, noise: 0, timestep: 0 };
+        let spec = Spec {
+            name: "random U-Net",
+            sample: [self.tensors[0].height as u16, self.tensors[0].width as u16, 1],
+            classes: 1,
+            clamp: [-4096, 4096],
+            history: None,
+            rows: &[row, row],
+            tensors: &self.tensors,
+            ops: &self.ops,
+        };
+        let mut file = vec![0; emitted_len(&spec)];
+        emit(&spec, &mut file).expect("the network is valid");
+        file
+    }
+}
