@@ -1,11 +1,18 @@
-//! Placing activations and scratch in the arena.
+//! Placing activations and scratch in the arena. `docs/memory.md` shows what comes out.
 //!
-//! Greedy by size (Pisarchyk, Lee, *Efficient Memory Management for Deep Neural Net Inference*, 2020, section 5.2): the
-//! largest block first, at the lowest offset where nothing lies that is alive at the same time. A tensor is a block, and so is
-//! the scratch of an operation, which lives for that operation alone. Where an operation reads a tensor for the last time,
-//! its output may be written in that tensor's place ([`crate::network`]): both then form one block with a fixed distance.
+//! A tensor is a block that lives from its first write to its last read; the scratch of an operation is a block that lives for
+//! that operation alone. Blocks that live together lie apart, with one exception: where a convolution reads a tensor for
+//! the last time, its output may lie over that tensor, [`input_lead`] bytes before it or further ([`crate::network`]).
+//!
+//! Blocks are placed one after the other, each at the lowest offset that those already placed leave it (greedy by size:
+//! Pisarchyk, Lee, *Efficient Memory Management for Deep Neural Net Inference*, 2020, section 5.2). Where that takes more
+//! than what some operation needs at once, a search looks for something better. `tests/tests/plan.rs` compares the
+//! result with the exact optimum.
 
-use crate::format::{OUTPUT, OpSpec, STATE};
+use core::cmp::Reverse;
+use core::ops::Range;
+
+use crate::format::{OUTPUT, OpMemory, OpSpec, STATE};
 use crate::kernel::Destination;
 use crate::model::{Tensor, overlap};
 use crate::network::input_lead;
@@ -14,39 +21,66 @@ use crate::network::input_lead;
 const UNPLACED: usize = usize::MAX;
 /// Output pixels a pass at least, in any plan; fewer would widen each weight for a single product.
 const FEWEST_PIXELS: usize = 2;
+/// Output pixels a pass that are tried for all operations at once, where the limit allows as many.
+const PASSES: [usize; 2] = [8, 4];
+/// Which outputs may lie over inputs: of operations that normalize, and of others.
+const WAYS: [[bool; 2]; 3] = [[true, true], [true, false], [false, false]];
 /// A pass needs no more scratch than this, in bytes: what each weight costs is then spread thin enough.
 const ENOUGH_SCRATCH: usize = 24 * 1024;
+/// Blocks that a model may have for its plan to be searched for.
+const SEARCHED: usize = 256;
+/// Arenas that are searched for, from the smallest possible one up to what greed gives.
+const LIMITS: usize = 4;
+/// Searches for each, with different orders: a few short ones find what a long one does not.
+const ORDERS: u32 = 16;
+/// Steps of a search.
+const STEPS: u32 = 300;
+/// Random factors are multiples of 1 / this.
+const RANDOM_STEPS: u64 = 32;
+/// In [`Search::passed`]: not passed over.
+const NOT_PASSED: (u32, u16) = (u32::MAX, u16::MAX);
 
-/// What decides a plan.
-#[derive(Clone, Copy)]
-struct Graph<'p, 'a> {
-    tensors: &'p [Tensor],
-    ops: &'p [OpSpec<'a>],
-    history: Option<u16>,
-    /// Whether outputs may take the place of inputs, where those are normalized and where they are not.
-    in_place: [bool; 2],
+/// How large an arena may become for the sake of longer passes, which are faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// As small as possible: passes are longer only where there is room anyway.
+    Smallest,
+    /// What an exporter takes if nobody asks for anything else; [`usual_limit`] says how much and why.
+    Usual,
+    /// So many bytes, or what the smallest plan needs if that is more.
+    Bytes(usize),
 }
 
-/// Something that needs a place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Block {
-    /// A tensor with all that are written in its place before or after.
-    Tensors(u16),
-    /// The scratch of an operation.
-    Scratch(u16),
+/// The arena that [`Room::Usual`] allows where `smallest` bytes are needed: a sixty-fourth more.
+///
+/// A pass of N pixels spends about 0.7 / N instructions for each multiply-accumulate on widening weights, beside 0.9 that it
+/// takes anyway on a Cortex-M4: eight pixels are long enough, two are a third slower. A pixel more takes two bytes for each
+/// tap. Only the operations at the arena's peak are held to short passes, and every application pays for a larger
+/// arena in RAM, so little is given: the 28x28 network of `docs/memory.md` stays below 63,000 bytes. Who knows the chip
+/// and has RAM to spare asks for [`Room::Bytes`].
+pub fn usual_limit(smallest: usize) -> usize {
+    smallest + smallest / 64
 }
 
 /// Sets the offset of every tensor and the memory of every operation, and returns the bytes of arena that they need.
 ///
 /// A tensor is alive from its first write to its last read; the state, the output's last value and the history always are.
-/// The arena is as small as this way of placing gives, then `slack` bytes more are allowed for larger passes, which are
-/// faster; what they cannot use is not taken.
-pub fn place(tensors: &mut [Tensor], ops: &mut [OpSpec<'_>], history: Option<u16>, slack: usize) -> usize {
-    let ways = [[true, true], [true, false], [false, false]];
-    let best = ways.into_iter().min_by_key(|&in_place| place_one_way(tensors, ops, history, in_place));
-    let smallest = place_one_way(tensors, ops, history, best.unwrap_or_default());
-    for index in 0..ops.len() {
-        enlarge(tensors, ops, history, index, smallest + slack);
+/// The smallest arena is that of the shortest passes; `room` says how much larger it may be. Then every operation gets passes as
+/// long as they fit.
+pub fn place(tensors: &mut [Tensor], ops: &mut [OpSpec<'_>], history: Option<u16>, room: Room) -> usize {
+    let mut plan = Plan { tensors, ops, history, in_place: [true; 2], known: [None; SEARCHED] };
+    let smallest = plan.place_smallest();
+    let limit = match room {
+        Room::Smallest => smallest,
+        Room::Usual => usual_limit(smallest),
+        Room::Bytes(bytes) => bytes.max(smallest),
+    };
+    // If nothing longer fits everywhere, it may still fit here and there.
+    if !PASSES.into_iter().any(|pixels| plan.place_within(limit, pixels)) {
+        plan.place_smallest();
+    }
+    for index in 0..plan.ops.len() {
+        plan.lengthen(index, limit);
     }
     arena_len(tensors, ops)
 }
@@ -59,20 +93,14 @@ pub fn arena_len(tensors: &[Tensor], ops: &[OpSpec<'_>]) -> usize {
 }
 
 /// Where the scratch of an operation lies.
-pub fn scratch(tensors: &[Tensor], ops: &[OpSpec<'_>], index: usize) -> core::ops::Range<usize> {
+pub fn scratch(tensors: &[Tensor], ops: &[OpSpec<'_>], index: usize) -> Range<usize> {
     let memory = ops[index].memory();
     let in_place = overlaps_input(tensors, &ops[index]);
     memory.scratch..memory.scratch + ops[index].scratch_len(tensors, memory.pixels as usize, in_place)
 }
 
-fn overlaps_input(tensors: &[Tensor], op: &OpSpec<'_>) -> bool {
-    let tensor = |index: u16| tensors.get(index as usize);
-    let overlaps = |input: u16| matches!((tensor(input), tensor(op.output())), (Some(a), Some(b)) if a.overlaps(b));
-    op.inputs().any(overlaps)
-}
-
 /// The operations during which `tensor` may not be overwritten: from its first write up to and with its last use.
-pub fn lifetime(tensor: u16, ops: &[OpSpec<'_>], history: Option<u16>) -> core::ops::Range<usize> {
+pub fn lifetime(tensor: u16, ops: &[OpSpec<'_>], history: Option<u16>) -> Range<usize> {
     if tensor == STATE || Some(tensor) == history {
         return 0..usize::MAX;
     }
@@ -82,190 +110,385 @@ pub fn lifetime(tensor: u16, ops: &[OpSpec<'_>], history: Option<u16>) -> core::
     first..if tensor == OUTPUT { usize::MAX } else { last }
 }
 
-/// Places everything with the smallest passes; returns the bytes of arena.
-fn place_one_way(tensors: &mut [Tensor], ops: &mut [OpSpec<'_>], history: Option<u16>, in_place: [bool; 2]) -> usize {
-    tensors.iter_mut().for_each(|tensor| tensor.offset = UNPLACED);
-    for op in ops.iter_mut() {
-        let pixels = op.pixels(tensors).clamp(1, FEWEST_PIXELS);
-        *op.memory_mut() = crate::format::OpMemory { pixels: pixels as u16, scratch: UNPLACED };
-    }
-    loop {
-        let graph = Graph { tensors, ops, history, in_place };
-        let Some(block) = graph.largest_unplaced() else { break };
-        let base = graph.lowest_fit(block);
-        match block {
-            Block::Scratch(index) => ops[index as usize].memory_mut().scratch = base,
-            Block::Tensors(root) => {
-                for tensor in 0..tensors.len() as u16 {
-                    let graph = Graph { tensors, ops, history, in_place };
-                    if let Some(distance) = graph.distance(tensor, root) {
-                        tensors[tensor as usize].offset = base + distance;
-                    }
-                }
-            }
-        }
-    }
-    arena_len(tensors, ops)
-}
-
-/// Gives the operation the largest passes for which its scratch fits below `limit`.
-fn enlarge(tensors: &[Tensor], ops: &mut [OpSpec<'_>], history: Option<u16>, index: usize, limit: usize) {
-    let in_place = overlaps_input(tensors, &ops[index]);
-    let most = ops[index].pixels(tensors).next_multiple_of(2).min(u16::MAX as usize - 1);
-    let mut pixels = FEWEST_PIXELS;
-    while pixels < most {
-        pixels += 2;
-        let len = ops[index].scratch_len(tensors, pixels, in_place);
-        if len > ENOUGH_SCRATCH || !keeps_its_distance(tensors, &ops[index], pixels) {
-            break;
-        }
-        let Some(scratch) = lowest_gap(tensors, ops, history, index, len, limit) else { break };
-        *ops[index].memory_mut() = crate::format::OpMemory { pixels: pixels as u16, scratch };
-    }
-}
-
-/// Whether the output of a pass of `pixels` never overtakes what it reads.
-fn keeps_its_distance(tensors: &[Tensor], op: &OpSpec<'_>, pixels: usize) -> bool {
-    op.inputs().all(|input| {
-        let (input, output) = (&tensors[input as usize], &tensors[op.output() as usize]);
-        !input.overlaps(output) || input.offset as i64 - output.offset as i64 >= lead(tensors, op, input, pixels)
-    })
-}
-
-/// [`input_lead`] of an operation.
-fn lead(tensors: &[Tensor], op: &OpSpec<'_>, input: &Tensor, pixels: usize) -> i64 {
-    let OpSpec::Conv(conv) = op else { return i64::MAX };
-    let Some(shape) = conv.shape(tensors) else { return i64::MAX };
-    let output = &tensors[conv.output as usize];
-    input_lead(&shape, pixels, input.bytes() / input.height.max(1), output.channels * output.element.size())
-}
-
-/// The lowest place below `limit` for scratch of `len` bytes beside the tensors that are alive.
-fn lowest_gap(
+/// If `output` may be written in the place of `input`, which no other operation reads after the one that writes `output`
+/// first: the bytes that `input` must begin after `output`, at least (less than none: it may begin before).
+pub fn lead(
     tensors: &[Tensor],
     ops: &[OpSpec<'_>],
     history: Option<u16>,
-    index: usize,
-    len: usize,
-    limit: usize,
-) -> Option<usize> {
-    let alive = |tensor: &u16| lifetime(*tensor, ops, history).contains(&index);
-    let mut at = 0;
-    loop {
-        let blocking = (0..tensors.len() as u16).filter(alive).map(|tensor| tensors[tensor as usize].range());
-        match blocking.filter(|range| overlap(range, &(at..at + len))).map(|range| range.end).max() {
-            Some(end) => at = end.next_multiple_of(4),
-            None => return (at + len <= limit).then_some(at),
+    [input, output]: [u16; 2],
+    pixels: usize,
+) -> Option<i64> {
+    let index = lifetime(output, ops, history).start;
+    let op @ OpSpec::Conv(conv) = ops.get(index)? else { return None };
+    let reads = op.inputs().any(|tensor| tensor == input) && lifetime(input, ops, history).end == index + 1;
+    let writes = conv.output == output && conv.destination == Destination::Overwrite;
+    (reads && writes).then(|| lead_of(tensors, op, input, pixels))
+}
+
+/// [`input_lead`] of an operation, at least minus the input's length: further away there is nothing to overlap.
+fn lead_of(tensors: &[Tensor], op: &OpSpec<'_>, input: u16, pixels: usize) -> i64 {
+    let shape = if let OpSpec::Conv(conv) = op { conv.shape(tensors) } else { None };
+    let (input, output) = (&tensors[input as usize], &tensors[op.output() as usize]);
+    let pixel_len = output.channels * output.element.size();
+    let lead = |shape| input_lead(&shape, pixels, input.bytes() / input.height.max(1), pixel_len);
+    shape.map_or(i64::MAX, lead).max(-(input.bytes() as i64))
+}
+
+fn overlaps_input(tensors: &[Tensor], op: &OpSpec<'_>) -> bool {
+    let tensor = |index: u16| tensors.get(index as usize);
+    let overlaps = |input: u16| matches!((tensor(input), tensor(op.output())), (Some(a), Some(b)) if a.overlaps(b));
+    op.inputs().any(overlaps)
+}
+
+/// A plan in the making. Its blocks are numbered: the tensors, then the scratch of each operation.
+struct Plan<'p, 'a> {
+    tensors: &'p mut [Tensor],
+    ops: &'p mut [OpSpec<'a>],
+    history: Option<u16>,
+    /// Whether outputs may lie over inputs, where those are normalized and where they are not (which takes a ring).
+    in_place: [bool; 2],
+    /// What takes long to find out about the first blocks.
+    known: [Option<Known>; SEARCHED],
+}
+
+/// What placing does not change about a block.
+#[derive(Clone, Copy)]
+struct Known {
+    len: u32,
+    life: [u16; 2],
+}
+
+impl Plan<'_, '_> {
+    /// Places everything with the shortest passes; returns the bytes of arena.
+    fn place_smallest(&mut self) -> usize {
+        self.clear([true; 2], FEWEST_PIXELS, usize::MAX);
+        let least = self.least(|_| 0);
+        let greedy = WAYS.map(|in_place| {
+            self.clear(in_place, FEWEST_PIXELS, usize::MAX);
+            self.place_greedily()
+        });
+        let most = greedy.into_iter().min().unwrap_or(least).max(least);
+        // The last limit is what greed needs.
+        for limit in (0..=LIMITS).map(|index| least + (most - least) * index / LIMITS) {
+            if self.place_within(limit, FEWEST_PIXELS) {
+                break;
+            }
+        }
+        arena_len(self.tensors, self.ops)
+    }
+
+    /// Places everything below `limit`, with passes of `pixels` where the limit is not hopeless for them; `false` if that
+    /// was not found possible.
+    fn place_within(&mut self, limit: usize, pixels: usize) -> bool {
+        for in_place in WAYS {
+            self.clear(in_place, pixels, limit);
+            if self.place_greedily() <= limit {
+                return true;
+            }
+        }
+        let orders = if self.blocks().len() <= SEARCHED { ORDERS } else { 0 };
+        (0..orders).any(|order| {
+            self.clear([true; 2], pixels, limit);
+            let passed = &mut [NOT_PASSED; SEARCHED];
+            Search { limit, order, passed, steps: STEPS }.run(self, 0, 0)
+        })
+    }
+
+    /// Nothing is placed. Each operation gets passes of `pixels`, or as many as what it needs at once leaves below `limit`.
+    fn clear(&mut self, in_place: [bool; 2], pixels: usize, limit: usize) {
+        self.in_place = in_place;
+        self.known = [None; SEARCHED];
+        self.tensors.iter_mut().for_each(|tensor| tensor.offset = UNPLACED);
+        for index in 0..self.ops.len() {
+            let most = self.ops[index].pixels(self.tensors).max(1);
+            for pixels in (FEWEST_PIXELS..=pixels).rev().step_by(2) {
+                *self.ops[index].memory_mut() = OpMemory { pixels: pixels.min(most) as u16, scratch: UNPLACED };
+                if self.least_at(index, |_| 0) <= limit {
+                    break;
+                }
+            }
+        }
+        for block in self.blocks().take(SEARCHED) {
+            let life = self.life(block);
+            let life = [life.start, life.end].map(|time| time.min(u16::MAX as usize) as u16);
+            self.known[block] = Some(Known { len: self.len(block) as u32, life });
+        }
+    }
+
+    /// Places the longest block first, at the lowest offset that the others leave it; returns the bytes of arena.
+    fn place_greedily(&mut self) -> usize {
+        while let Some(block) = self.unplaced().max_by_key(|&block| (self.len(block), Reverse(block))) {
+            let offset = self.lowest_fit(block, 0);
+            self.set_offset(block, offset);
+        }
+        arena_len(self.tensors, self.ops)
+    }
+
+    fn blocks(&self) -> Range<usize> {
+        0..self.tensors.len() + self.ops.len()
+    }
+
+    /// Blocks without a place.
+    fn unplaced(&self) -> impl Iterator<Item = usize> {
+        self.blocks().filter(|&block| self.offset(block) == UNPLACED)
+    }
+
+    fn set_offset(&mut self, block: usize, offset: usize) {
+        match block.checked_sub(self.tensors.len()) {
+            None => self.tensors[block].offset = offset,
+            Some(op) => self.ops[op].memory_mut().scratch = offset,
+        }
+    }
+
+    fn offset(&self, block: usize) -> usize {
+        match block.checked_sub(self.tensors.len()) {
+            None => self.tensors[block].offset,
+            Some(op) => self.ops[op].memory().scratch,
+        }
+    }
+
+    /// Bytes of a block; of scratch, what the operation needs if its output may lie over its input.
+    fn len(&self, block: usize) -> usize {
+        if let Some(Some(known)) = self.known.get(block) {
+            return known.len as usize;
+        }
+        match block.checked_sub(self.tensors.len()) {
+            None => self.tensors[block].bytes(),
+            Some(index) => {
+                let op = &self.ops[index];
+                let in_place = op.inputs().any(|input| self.lead([input, op.output()]).is_some());
+                op.scratch_len(self.tensors, op.memory().pixels as usize, in_place)
+            }
+        }
+    }
+
+    fn life(&self, block: usize) -> Range<usize> {
+        if let Some(Some(Known { life: [start, end], .. })) = self.known.get(block) {
+            return *start as usize..*end as usize;
+        }
+        match block.checked_sub(self.tensors.len()) {
+            None => lifetime(block as u16, self.ops, self.history),
+            Some(op) => op..op + 1,
+        }
+    }
+
+    /// [`lead`], where this plan allows it.
+    fn lead(&self, [input, output]: [u16; 2]) -> Option<i64> {
+        let index = self.life(output as usize).start;
+        let OpSpec::Conv(conv) = self.ops.get(index)? else { return None };
+        if !self.in_place[conv.norm.is_none() as usize] || self.life(input as usize).end != index + 1 {
+            return None;
+        }
+        lead(self.tensors, self.ops, self.history, [input, output], conv.memory.pixels as usize)
+    }
+
+    /// The lowest multiple of 4 from `offset` on at which `block` is in the way of nothing placed.
+    fn lowest_fit(&self, block: usize, mut offset: usize) -> usize {
+        let (len, life) = (self.len(block), self.life(block));
+        let in_the_way = |other: usize, offset: usize| {
+            let start = self.offset(other);
+            let overlaps = start != UNPLACED && offset + len > start && offset < start + self.len(other);
+            let meets = overlaps && overlap(&life, &self.life(other));
+            if meets { self.blocked_until(block, offset as i64, other) } else { None }
+        };
+        while let Some(next) = self.blocks().filter_map(|other| in_the_way(other, offset)).max() {
+            offset = next.next_multiple_of(4);
+        }
+        offset
+    }
+
+    /// The lowest multiple of 4 at which nothing placed is above `block`, what it may overlap apart.
+    fn on_top(&self, block: usize) -> usize {
+        let life = self.life(block);
+        let below = |&other: &usize| self.offset(other) != UNPLACED && overlap(&life, &self.life(other));
+        let apart = |&other: &usize| !self.may_overlap(block, other);
+        let end = |other: usize| (self.offset(other) + self.len(other)).next_multiple_of(4);
+        let top = self.blocks().filter(below).filter(apart).map(end).max().unwrap_or(0);
+        self.lowest_fit(block, top)
+    }
+
+    fn may_overlap(&self, a: usize, b: usize) -> bool {
+        let [first, second] = [a, b].map(|block| block as u16);
+        let tensors = a.max(b) < self.tensors.len();
+        tensors && (self.lead([first, second]).is_some() || self.lead([second, first]).is_some())
+    }
+
+    /// `block` at `offset` overlaps `placed`, which is alive at the same time: unless it may, the offset from which on it does
+    /// not.
+    fn blocked_until(&self, block: usize, offset: i64, placed: usize) -> Option<usize> {
+        let (start, end) = (self.offset(placed) as i64, self.offset(placed) + self.len(placed));
+        if block.max(placed) >= self.tensors.len() {
+            return Some(end);
+        }
+        let [block, placed] = [block, placed].map(|tensor| tensor as u16);
+        if let Some(lead) = self.lead([block, placed]) {
+            return (offset < start + lead).then_some((start + lead) as usize);
+        }
+        match self.lead([placed, block]) {
+            Some(lead) if offset <= start - lead => None,
+            _ => Some(end),
+        }
+    }
+
+    /// Bytes that are needed at some operation, at least.
+    fn least(&self, least_offset: impl Fn(usize) -> usize) -> usize {
+        (0..self.ops.len()).map(|index| self.least_at(index, &least_offset)).max().unwrap_or(0)
+    }
+
+    /// Bytes that are needed at an operation, at least. `least_offset` is the lowest that a block may still get.
+    fn least_at(&self, index: usize, least_offset: impl Fn(usize) -> usize) -> usize {
+        let (mut top, mut rest, mut lowest) = (0, 0, usize::MAX);
+        for block in self.blocks().filter(|&block| self.life(block).contains(&index)) {
+            match self.offset(block) {
+                UNPLACED => {
+                    rest += self.len(block);
+                    lowest = lowest.min(least_offset(block));
+                }
+                offset => top = top.max(offset + self.len(block)),
+            }
+        }
+        let all = if rest > 0 { top.max(lowest) + rest } else { top };
+        top.max(all.saturating_sub(self.shared(index)))
+    }
+
+    /// Bytes that the output of an operation may have in common with its inputs, or by which its scratch is shorter if it
+    /// has none.
+    fn shared(&self, index: usize) -> usize {
+        let op = &self.ops[index];
+        let (output, scratch) = (op.output() as usize, self.tensors.len() + index);
+        let over = |input: u16| {
+            let lead = self.lead([input, op.output()])?.max(0) as usize;
+            let (input_len, output_len) = (self.len(input as usize), self.len(output));
+            match [input as usize, output].map(|tensor| self.offset(tensor) == UNPLACED) {
+                [true, true] => Some((input_len + output_len).saturating_sub(output_len.max(input_len + lead))),
+                [false, false] => None,
+                _ => Some(input_len.min(output_len)),
+            }
+        };
+        let shared = op.inputs().filter_map(over).sum::<usize>().min(self.len(output));
+        let pixels = op.memory().pixels as usize;
+        shared.max(self.len(scratch) - op.scratch_len(self.tensors, pixels, false))
+    }
+
+    /// Gives the operation the longest passes for which its scratch fits below `limit`.
+    fn lengthen(&mut self, index: usize, limit: usize) {
+        let op = &self.ops[index];
+        let in_place = overlaps_input(self.tensors, op);
+        let most = op.pixels(self.tensors).next_multiple_of(2).min(u16::MAX as usize - 1);
+        for pixels in (FEWEST_PIXELS..=most).rev().step_by(2) {
+            let len = op.scratch_len(self.tensors, pixels, in_place);
+            if len > ENOUGH_SCRATCH || !self.keeps_its_distance(op, pixels) {
+                continue;
+            }
+            if let Some(scratch) = self.lowest_gap(index, len, limit) {
+                *self.ops[index].memory_mut() = OpMemory { pixels: pixels as u16, scratch };
+                return;
+            }
+        }
+    }
+
+    /// Whether the output of a pass of `pixels` never overtakes what it reads.
+    fn keeps_its_distance(&self, op: &OpSpec<'_>, pixels: usize) -> bool {
+        let output = &self.tensors[op.output() as usize];
+        op.inputs().all(|index| {
+            let input = &self.tensors[index as usize];
+            let distance = input.offset as i64 - output.offset as i64;
+            !input.overlaps(output) || distance >= lead_of(self.tensors, op, index, pixels)
+        })
+    }
+
+    /// The lowest place below `limit` for scratch of `len` bytes beside the tensors that are alive.
+    fn lowest_gap(&self, index: usize, len: usize, limit: usize) -> Option<usize> {
+        let alive = |tensor: &u16| lifetime(*tensor, self.ops, self.history).contains(&index);
+        let mut at = 0;
+        loop {
+            let blocking = (0..self.tensors.len() as u16).filter(alive).map(|t| self.tensors[t as usize].range());
+            match blocking.filter(|range| overlap(range, &(at..at + len))).map(|range| range.end).max() {
+                Some(end) => at = end.next_multiple_of(4),
+                None => return (at + len <= limit).then_some(at),
+            }
         }
     }
 }
 
-impl Graph<'_, '_> {
-    /// The tensor in whose place, `distance` bytes further, `tensor` lies: the output of the operation that reads it last.
-    fn host(&self, tensor: u16) -> Option<(u16, usize)> {
-        if tensor == STATE || tensor == OUTPUT || Some(tensor) == self.history {
-            return None;
+/// A search for a plan that ends at `limit`: each block is placed on top of all that is there, the lowest first. Any plan can
+/// be pushed together into one of this form, but the search gives up after some steps.
+struct Search<'s> {
+    limit: usize,
+    /// Which of two blocks at the same offset comes first.
+    order: u32,
+    /// The blocks that were passed over, where they were then, and how many blocks were placed then. Putting one there
+    /// again was tried already: something else must come under it.
+    passed: &'s mut [(u32, u16); SEARCHED],
+    steps: u32,
+}
+
+impl Search<'_> {
+    /// Places what `plan` lacks. `bottom` is the offset of the last of the blocks that are `placed`.
+    fn run(&mut self, plan: &mut Plan<'_, '_>, bottom: usize, placed: u16) -> bool {
+        if self.steps == 0 || !self.may_fit(plan, bottom) {
+            return false;
         }
-        let life = lifetime(tensor, self.ops, self.history);
-        let index = life.end.checked_sub(1)?;
-        let op @ OpSpec::Conv(conv) = self.ops.get(index)? else { return None };
-        let allowed = self.in_place[conv.norm.is_none() as usize];
-        let first_written = lifetime(conv.output, self.ops, self.history).start == index;
-        if !allowed || conv.output == tensor || conv.destination == Destination::Accumulate || !first_written {
-            return None;
+        self.steps -= 1;
+        let mut tried = None;
+        loop {
+            let key = |block: usize| (plan.on_top(block), Reverse(self.weight(plan, block)), block);
+            let next = plan.unplaced().map(key).filter(|&key| Some(key) > tried);
+            let next = next.filter(|&(offset, _, block)| self.may_go_to(block, offset, bottom)).min();
+            let Some(key @ (offset, _, block)) = next else { break };
+            plan.set_offset(block, offset);
+            if self.run(plan, offset, placed + 1) {
+                return true;
+            }
+            plan.set_offset(block, UNPLACED);
+            self.passed[block] = (offset as u32, placed);
+            tried = Some(key);
         }
-        // Of two inputs that end here the larger one's place is taken.
-        let bytes = |tensor: u16| self.tensors[tensor as usize].bytes();
-        let ends_here = |other: &u16| lifetime(*other, self.ops, self.history).end == life.end && *other > OUTPUT;
-        let chosen = op.inputs().filter(ends_here).max_by_key(|&other| (bytes(other), other));
-        if chosen != Some(tensor) {
-            return None;
+        self.passed.iter_mut().filter(|passed| passed.1 == placed).for_each(|passed| *passed = NOT_PASSED);
+        plan.unplaced().next().is_none()
+    }
+
+    /// Bytes times operations, times a random number between 1 and 2.
+    fn weight(&self, plan: &Plan<'_, '_>, block: usize) -> u64 {
+        let area = plan.len(block) * plan.life(block).len().min(plan.ops.len());
+        area as u64 * (RANDOM_STEPS + hash(self.order, block) % RANDOM_STEPS)
+    }
+
+    fn may_go_to(&self, block: usize, offset: usize, bottom: usize) -> bool {
+        offset >= bottom && self.passed[block].0 != offset as u32
+    }
+
+    /// Whether what is not placed yet may still fit below the limit.
+    fn may_fit(&self, plan: &Plan<'_, '_>, bottom: usize) -> bool {
+        let mut on_top = [0; SEARCHED];
+        plan.unplaced().for_each(|block| on_top[block] = plan.on_top(block));
+        let mut offsets = on_top;
+        for block in plan.unplaced().filter(|&block| !self.may_go_to(block, on_top[block], bottom)) {
+            // Something else must come under it first.
+            let life = plan.life(block);
+            let under = plan.unplaced().filter(|&other| other != block && overlap(&life, &plan.life(other)));
+            let Some(least) = under.map(|other| on_top[other].max(bottom) + plan.len(other)).min() else {
+                return false;
+            };
+            offsets[block] = least;
         }
-        let pixels = conv.memory.pixels as usize;
-        let lead = lead(self.tensors, op, &self.tensors[tensor as usize], pixels);
-        let distance = usize::try_from(lead.max(0)).ok()?.next_multiple_of(4);
-        // Further away than the output is long there is nothing to share.
-        (distance < bytes(conv.output)).then_some((conv.output, distance))
+        plan.least(|block| offsets[block]) <= self.limit
     }
+}
 
-    /// How many bytes after the start of `root`'s block `tensor` lies; `None` if it is in another block.
-    fn distance(&self, tensor: u16, root: u16) -> Option<usize> {
-        let (mut at, mut distance) = (tensor, 0);
-        while let Some((host, further)) = self.host(at) {
-            (at, distance) = (host, distance + further);
-        }
-        (at == root).then_some(distance)
-    }
-
-    /// The parts of a block: bytes from its start, and when they are alive.
-    fn parts(&self, block: Block) -> impl Iterator<Item = (core::ops::Range<usize>, core::ops::Range<usize>)> {
-        let count = if let Block::Tensors(_) = block { self.tensors.len() as u16 } else { 0 };
-        let tensors = (0..count).filter_map(move |tensor| {
-            let Block::Tensors(root) = block else { return None };
-            let distance = self.distance(tensor, root)?;
-            let bytes = self.tensors[tensor as usize].bytes();
-            Some((distance..distance + bytes, lifetime(tensor, self.ops, self.history)))
-        });
-        let scratch = match block {
-            Block::Scratch(index) => Some((0..self.scratch_len(index), index as usize..index as usize + 1)),
-            Block::Tensors(_) => None,
-        };
-        tensors.chain(scratch)
-    }
-
-    fn scratch_len(&self, index: u16) -> usize {
-        let op = &self.ops[index as usize];
-        let hosted = op.inputs().any(|input| self.host(input).is_some_and(|(host, _)| host == op.output()));
-        op.scratch_len(self.tensors, op.memory().pixels as usize, hosted)
-    }
-
-    fn largest_unplaced(&self) -> Option<Block> {
-        let roots = (0..self.tensors.len() as u16)
-            .filter(|&tensor| self.tensors[tensor as usize].offset == UNPLACED && self.host(tensor).is_none());
-        let scratches = (0..self.ops.len() as u16).filter(|&op| self.ops[op as usize].memory().scratch == UNPLACED);
-        let blocks = roots.map(Block::Tensors).chain(scratches.map(Block::Scratch));
-        blocks.enumerate().max_by_key(|&(order, block)| (self.len(block), core::cmp::Reverse(order))).map(|(_, b)| b)
-    }
-
-    fn len(&self, block: Block) -> usize {
-        self.parts(block).map(|(bytes, _)| bytes.end).max().unwrap_or(0)
-    }
-
-    /// The lowest multiple of 4 where no part of `block` overlaps anything placed that is alive at the same time.
-    fn lowest_fit(&self, block: Block) -> usize {
-        let mut base = 0;
-        while let Some(next) = self.parts(block).filter_map(|part| self.blocked_until(base, &part)).max() {
-            base = next.next_multiple_of(4);
-        }
-        base
-    }
-
-    /// If `part` of a block at `base` is in the way of something placed: the base that is past all of it.
-    fn blocked_until(
-        &self,
-        base: usize,
-        (bytes, life): &(core::ops::Range<usize>, core::ops::Range<usize>),
-    ) -> Option<usize> {
-        let here = base + bytes.start..base + bytes.end;
-        let tensors = (0..self.tensors.len() as u16).map(|tensor| {
-            let t = &self.tensors[tensor as usize];
-            let offset = t.offset;
-            (offset, t.bytes(), lifetime(tensor, self.ops, self.history))
-        });
-        let scratches = (0..self.ops.len() as u16).map(|index| {
-            (self.ops[index as usize].memory().scratch, self.scratch_len(index), index as usize..index as usize + 1)
-        });
-        let placed = tensors.chain(scratches).filter(|&(offset, ..)| offset != UNPLACED);
-        let blocking = placed
-            .filter(|(offset, len, alive)| overlap(alive, life) && *offset < here.end && here.start < offset + len);
-        blocking.map(|(offset, len, _)| offset + len - bytes.start).max()
-    }
+/// A random number for a block (SplitMix64: Steele, Lea, Flood, *Fast Splittable Pseudorandom Number Generators*, 2014).
+fn hash(order: u32, block: usize) -> u64 {
+    let mut value = ((order as u64) << 32 | block as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    value = (value ^ value >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    value = (value ^ value >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ value >> 31
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::{ConvSpec, OpMemory};
+    use crate::format::ConvSpec;
     use crate::model::Element;
 
     fn tensor(elements: usize) -> Tensor {
@@ -294,7 +517,7 @@ mod tests {
     fn a_chain_of_pixel_by_pixel_operations_stays_in_one_place() {
         let mut tensors = [200, 200, 1000, 1000, 1000].map(tensor);
         let mut ops = [link(0, 2, SET), link(2, 3, SET), link(3, 4, SET), link(4, 1, SET)];
-        let arena = place(&mut tensors, &mut ops, None, 0);
+        let arena = place(&mut tensors, &mut ops, None, Room::Smallest);
         assert_eq!(tensors[2].offset, tensors[4].offset);
         assert!(arena < 200 + 200 + 1000 + 200, "{arena}");
     }
@@ -321,11 +544,11 @@ mod tests {
 
     #[test]
     fn what_is_alive_together_never_overlaps() {
-        for slack in [0, 100, 10_000] {
+        for room in [Room::Smallest, Room::Usual, Room::Bytes(10_000)] {
             let mut tensors = [5, 5, 31, 17, 9, 5].map(tensor);
             let accumulate = link(2, 4, Destination::Accumulate);
             let mut ops = [link(0, 2, SET), link(2, 3, SET), link(3, 4, SET), accumulate, link(4, 1, SET)];
-            let arena = place(&mut tensors, &mut ops, Some(5), slack);
+            let arena = place(&mut tensors, &mut ops, Some(5), room);
             assert_sound(&tensors, &ops, Some(5));
             assert!(arena >= 31 + 17 + 5);
         }

@@ -186,7 +186,7 @@ pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
         add(conv(joined, norm(4, None, &affine[..4 * CHANNELS], true), up, 3, [1, 1], &multipliers[..])),
         conv(up, norm(2, None, &affine[..CHANNELS], false), output, 3, [1, 1], &multipliers[..1]),
     ];
-    plan::place(&mut tensors, &mut ops, Some(history), 256);
+    plan::place(&mut tensors, &mut ops, Some(history), plan::Room::Usual);
     let one = 1 << COEFFICIENT_BITS;
     let row = |a, c| Row { p: one / 2, q: -one, a, b: one / 4, b_prev: one / 8, c, signal: one, noise: 0, timestep: 0 };
     let spec = Spec {

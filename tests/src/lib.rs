@@ -1,1 +1,4 @@
-//! What crosses the crates: see `tests/`.
+//! What crosses Mote's crates. The tests are in `tests/`; here is what they share.
+
+pub mod placement;
+pub mod unet;

@@ -99,7 +99,7 @@ fn an_output_in_its_inputs_place_never_overtakes_it() {
     let expected = draw(&file);
     let in_place = |op: &Op<'_>| op.inputs().any(|input| model.tensor(input).overlaps(&model.tensor(op.output())));
     let outputs: Vec<u16> = (0..model.ops()).map(|i| model.op(i)).filter(in_place).map(|op| op.output()).collect();
-    assert!(outputs.len() >= 2, "the model has {} operations in place", outputs.len());
+    assert!(!outputs.is_empty(), "no operation of the model is in place");
     let (mut refused, mut accepted) = (0, 0);
     for output in outputs {
         let record = u32::from_le_bytes(file[header::TENSORS_AT..][..4].try_into().unwrap()) as usize
