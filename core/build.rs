@@ -1,8 +1,8 @@
 //! Chooses the kernels: `mote_dsp` for processors with the Armv7E-M DSP instructions, `mote_mve` for those with Armv8.1-M's
-//! vector extension. Kernels never change a number.
+//! vector extension, `mote_packed` for Armv6-M and RV32IM. Kernels never change a number.
 
 fn main() {
-    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_dsp_extension, mote_mve)");
+    println!("cargo:rustc-check-cfg=cfg(mote_dsp, mote_dsp_extension, mote_mve, mote_packed)");
     println!("cargo:rerun-if-changed=build.rs");
     let target = std::env::var("TARGET").unwrap_or_default();
     // On Armv8-M the instructions are an extension, and no stable cfg tells: the processor named to the compiler does.
@@ -17,5 +17,8 @@ fn main() {
     }
     if extension || target.starts_with("thumbv7em") {
         println!("cargo:rustc-cfg=mote_dsp");
+    }
+    if target.starts_with("thumbv6m") || target.starts_with("riscv32im") {
+        println!("cargo:rustc-cfg=mote_packed");
     }
 }

@@ -8,6 +8,9 @@ mod dsp;
 mod group_norm;
 #[cfg(mote_mve)]
 mod mve;
+#[cfg(any(mote_packed, test))]
+#[cfg_attr(not(mote_packed), expect(unreachable_pub, reason = "other targets only test it"))]
+mod packed;
 pub mod parity;
 mod softmax;
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
@@ -82,7 +85,7 @@ pub struct Reference;
 impl Kernel for Reference {}
 
 /// The kernels for this target.
-#[cfg(not(any(mote_dsp, mote_mve, all(target_arch = "x86_64", target_feature = "sse2"))))]
+#[cfg(not(any(mote_dsp, mote_mve, mote_packed, all(target_arch = "x86_64", target_feature = "sse2"))))]
 pub type Chosen = Reference;
 /// The kernels for this target.
 #[cfg(mote_dsp)]
@@ -93,3 +96,6 @@ pub type Chosen = x86::Best;
 /// The kernels for this target.
 #[cfg(mote_mve)]
 pub type Chosen = mve::Mve;
+/// The kernels for this target.
+#[cfg(mote_packed)]
+pub type Chosen = packed::Packed;

@@ -73,6 +73,12 @@ impl<'a> I32s<'a> {
         self.0.as_flattened()
     }
 
+    /// The values as the processor loads them, where they lie at a multiple of 4.
+    #[cfg(target_endian = "little")]
+    pub fn aligned(self) -> Option<&'a [i32]> {
+        bytemuck::try_cast_slice(self.0).ok()
+    }
+
     /// Every value in order.
     pub fn iter(self) -> impl Iterator<Item = i32> + 'a {
         self.0.iter().map(|&bytes| i32::from_le_bytes(bytes))

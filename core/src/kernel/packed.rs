@@ -1,0 +1,287 @@
+//! Kernels for 32-bit cores that multiply one pair of numbers an instruction and keep 32 bits of the product: Armv6-M
+//! (Cortex-M0+) and RV32IM.
+//!
+//! **Three pixels in two words.** For a window element the i8 activations a, b, c of three pixels are packed as
+//! `a + 2^11 c` and `b + 2^21 c`. Each word times a weight, added up modulo 2^32, gives `A + 2^11 C` and `B + 2^21 C`, with A,
+//! B and C the three sums of products; [`unpack`] takes them apart as long as each is within 2^20, which 64 products are:
+//! `64 * 128 * 127 < 2^20`. So 3 multiply-accumulates take 2 multiplications and 2 additions, and a dozen instructions more
+//! every 64 window elements. i16 activations stay one a word.
+//!
+//! Weights are read byte by byte where the file has them, so they may lie at any address.
+//!
+//! The work area holds *words* for a few pixels at a time, in front, and the *windows* of all pixels of a pass, at its end
+//! and in the input's type. A *group* is the pixels whose words are made at once; its windows are interleaved, a quad of
+//! each pixel in turn, so that words may overwrite the windows that they are made of.
+
+#![allow(unsafe_code, reason = "pointers into checked slices, and naked functions")]
+
+#[cfg(target_arch = "arm")]
+mod armv6m;
+mod norm;
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+mod plain;
+#[cfg(target_arch = "riscv32")]
+mod rv32;
+mod windows;
+
+use super::Kernel;
+use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, Rows};
+use super::group_norm::{Line, Moments, TABLE_LEN};
+use crate::quant::Activation;
+use crate::view::I32s;
+
+#[cfg(target_arch = "arm")]
+use armv6m::dot;
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+use plain::dot;
+#[cfg(target_arch = "riscv32")]
+use rv32::dot;
+use windows::Windows;
+
+/// Kernels with packed activations.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed;
+
+/// Window elements whose sums of products [`unpack`] can tell apart.
+const CHUNK: usize = 64;
+
+impl Kernel for Packed {
+    fn gather<I: Activation>(
+        shape: &ConvShape,
+        rows: &Rows<'_, I>,
+        zero_in: i32,
+        first: usize,
+        count: usize,
+        work: &mut [i16],
+    ) {
+        Windows::<I>::new(shape, count).gather(rows, I::saturate(zero_in), first, work);
+    }
+
+    fn multiply<I: Activation, O: Activation>(
+        shape: &ConvShape,
+        constants: &ConvWeights<'_>,
+        count: usize,
+        work: &mut [i16],
+        output: &mut [O],
+        zero_out: i32,
+        destination: Destination,
+    ) {
+        let mut windows = Windows::<I>::new(shape, count);
+        let mut rest = output;
+        while let Some(pixels) = windows.next_group() {
+            let Some(output) = rest.split_off_mut(..pixels * shape.channels_out) else { return };
+            let mut group = Group { shape, constants, output, pixels, zero_out, destination };
+            match (size_of::<I>(), pixels) {
+                (1, 6) => group.packed::<6, 4>(windows.pack::<6, 4>(work)),
+                (1, 5) => group.packed::<6, 4>(windows.pack::<5, 4>(work)),
+                (1, 4) => group.packed::<6, 4>(windows.pack::<4, 4>(work)),
+                (1, 3) => group.packed::<3, 2>(windows.pack::<3, 2>(work)),
+                (1, 2) => group.packed::<3, 2>(windows.pack::<2, 2>(work)),
+                (1, _) => group.single(windows.pack::<1, 1>(work)),
+                (_, 4) => group.single(windows.widen::<4>(work)),
+                (_, 2) => group.single(windows.widen::<2>(work)),
+                (_, _) => group.single(windows.widen::<1>(work)),
+            }
+        }
+    }
+
+    fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {
+        norm::moments(values, channels, first, size)
+    }
+
+    fn normalize<I: Activation>(
+        values: &[I],
+        lines: &[Line],
+        table: &[i8; TABLE_LEN],
+        output: &mut [i8],
+        channels_out: usize,
+        first: usize,
+    ) {
+        norm::normalize(values, lines, table, output, channels_out, first);
+    }
+}
+
+/// The output pixels of a group, and what they are computed with.
+struct Group<'a, O> {
+    shape: &'a ConvShape,
+    constants: &'a ConvWeights<'a>,
+    output: &'a mut [O],
+    pixels: usize,
+    zero_out: i32,
+    destination: Destination,
+}
+
+impl<O: Activation> Group<'_, O> {
+    /// Of at most `N` pixels, three in two of the `W` words of a window element.
+    fn packed<const N: usize, const W: usize>(&mut self, words: &[[u32; W]]) {
+        let (first, more) = words.split_at(words.len().min(CHUNK));
+        self.each_block(|group, block, weights| {
+            let packed = dot(first, weights);
+            if more.is_empty() {
+                for (channel, &packed) in (block..).zip(&packed) {
+                    group.store(channel, &unpack_all::<N, W>(packed));
+                }
+                return;
+            }
+            let mut sums = [[0; N]; BLOCK];
+            add::<N, W>(&mut sums, &packed);
+            for (words, weights) in more.chunks(CHUNK).zip(weights.chunks(CHUNK * BLOCK).skip(1)) {
+                add::<N, W>(&mut sums, &dot(words, weights));
+            }
+            for (channel, sums) in (block..).zip(&sums) {
+                group.store(channel, sums);
+            }
+        });
+    }
+
+    /// Of `N` pixels, a word each.
+    fn single<const N: usize>(&mut self, words: &[[u32; N]]) {
+        self.each_block(|group, block, weights| {
+            for (channel, sums) in (block..).zip(&dot(words, weights)) {
+                group.store(channel, &sums.map(|sum| sum as i32));
+            }
+        });
+    }
+
+    /// Calls `compute` with the first channel of each block and its weights.
+    #[inline(always)]
+    fn each_block(&mut self, mut compute: impl FnMut(&mut Self, usize, &[i8])) {
+        let len = self.shape.padded_taps() * BLOCK;
+        let mut rest = self.constants.weights;
+        for block in (0..self.shape.channels_out).step_by(BLOCK) {
+            let Some(weights) = rest.split_off(..len) else { return };
+            compute(self, block, weights);
+        }
+    }
+
+    /// Stores one channel.
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, channel: usize, sums: &[i32; N]) {
+        let channels = self.shape.channels_out;
+        if channel >= channels {
+            return;
+        }
+        let (bias, multiplier) = (constant(self.constants.bias, channel), constant(self.constants.multipliers, channel));
+        if self.pixels < N || self.destination == Destination::Accumulate {
+            return self.store_some(channel, sums, bias, multiplier);
+        }
+        let zero = self.zero_out;
+        let first = self.output.as_mut_ptr();
+        for (pixel, sum) in sums.iter().enumerate() {
+            // SAFETY: `output` has the channels of `pixels` pixels.
+            unsafe { *first.add(pixel * channels + channel) = O::saturate(zero + requantize(bias + sum, multiplier)) };
+        }
+    }
+
+    /// Stores one channel of fewer pixels than were computed, or adds it.
+    #[inline(never)]
+    fn store_some(&mut self, channel: usize, sums: &[i32], bias: i32, multiplier: i32) {
+        let pixels = self.output.chunks_exact_mut(self.shape.channels_out.max(1));
+        for (out, sum) in pixels.filter_map(|pixel| pixel.get_mut(channel)).zip(sums) {
+            let base = match self.destination {
+                Destination::Overwrite => self.zero_out,
+                Destination::Accumulate => out.widen(),
+            };
+            *out = O::saturate(base + requantize(bias + sum, multiplier));
+        }
+    }
+}
+
+/// A channel's constant.
+#[inline(always)]
+fn constant(constants: I32s<'_>, channel: usize) -> i32 {
+    match constants.aligned().and_then(|constants| constants.get(channel)) {
+        Some(&constant) => constant,
+        None => constants.get(channel),
+    }
+}
+
+#[inline(always)]
+fn add<const N: usize, const W: usize>(sums: &mut [[i32; N]; BLOCK], packed: &[[u32; W]; BLOCK]) {
+    for (sums, &packed) in sums.iter_mut().zip(packed) {
+        sums.iter_mut().zip(unpack_all::<N, W>(packed)).for_each(|(sum, part)| *sum += part);
+    }
+}
+
+/// [`unpack`] for each pair of `W` words.
+#[inline(always)]
+fn unpack_all<const N: usize, const W: usize>(words: [u32; W]) -> [i32; N] {
+    let mut sums = [0; N];
+    for (sums, &words) in sums.as_chunks_mut().0.iter_mut().zip(words.as_chunks().0) {
+        *sums = unpack(words);
+    }
+    sums
+}
+
+/// [`crate::quant::requantize`]. The product's upper half, and the lower half's first bit, which is what rounds.
+#[cfg(not(target_arch = "arm"))]
+#[inline(always)]
+fn requantize(acc: i32, multiplier: i32) -> i32 {
+    let upper = (i64::from(acc) * i64::from(multiplier)) >> 32;
+    upper as i32 + (acc.wrapping_mul(multiplier) as u32 >> 31) as i32
+}
+
+#[cfg(target_arch = "arm")]
+use requantize_by_halves as requantize;
+
+/// [`crate::quant::requantize`] from products of 16 bits.
+#[cfg(any(target_arch = "arm", test))]
+#[inline(always)]
+fn requantize_by_halves(acc: i32, multiplier: i32) -> i32 {
+    let (acc_low, acc_high) = (acc as u32 & 0xFFFF, acc >> 16);
+    let (low, high) = (multiplier as u32 & 0xFFFF, multiplier >> 16);
+    // At most 32767 * 65535 + 65534 + 32768 = 2^31 - 1.
+    let middle = acc_high * low as i32 + (acc_low * low >> 16) as i32 + (1 << 15);
+    let cross = acc_low * high as u32 + (middle as u32 & 0xFFFF);
+    acc_high * high + (middle >> 16) + (cross >> 16) as i32
+}
+
+/// Three sums, each within 2^20, from `first + 2^11 third` and `second + 2^21 third`, both modulo 2^32.
+#[inline(always)]
+fn unpack([low, high]: [u32; 2]) -> [i32; 3] {
+    let (low, high) = (low as i32, high as i32);
+    let second = high << 11 >> 11;
+    // The third's last 11 bits, signed, then the others from what they leave of the first word.
+    let last = high.wrapping_sub(second) >> 21;
+    let low = low.wrapping_sub(last << 11);
+    let first = low << 10 >> 10;
+    [first, second, last + (low.wrapping_sub(first) >> 22 << 11)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_sums_of_64_extreme_products_come_apart() {
+        let largest = CHUNK as i32 * 128 * 127;
+        let sums = [-largest, -largest + 1, -(1 << 10) - 1, -(1 << 10), -1, 0, 1, (1 << 10) - 1, 1 << 10, largest];
+        for first in sums {
+            for second in sums {
+                for third in sums {
+                    let word = |sum: i32, bits: u32| (sum as u32).wrapping_add((third as u32) << bits);
+                    assert_eq!(unpack([word(first, 11), word(second, 21)]), [first, second, third]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_halves_round_alike() {
+        let values = [i32::MIN, i32::MIN + 1, -65536, -65535, -32768, -1, 0, 1, 32767, 32768, 65535, 65536, i32::MAX];
+        let mut random = crate::noise::Philox::new(1);
+        let mut any = || rand_core::Rng::next_u32(&mut random) as i32;
+        let cases = (0..1_000_000).map(|_| (any(), any() & i32::MAX));
+        for (acc, multiplier) in values.into_iter().flat_map(|a| values.map(|m| (a, m.max(1)))).chain(cases) {
+            assert_eq!(requantize(acc, multiplier), crate::quant::requantize(acc, multiplier));
+            assert_eq!(requantize_by_halves(acc, multiplier), crate::quant::requantize(acc, multiplier));
+        }
+    }
+
+    #[test]
+    fn equals_the_reference() {
+        for case in 0..4000 {
+            assert_eq!(super::super::parity::check::<Packed>(case), Ok(()), "case {case}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The inner loops for Armv6-M.
+//!
+//! Of the 8 registers that most instructions take, 4 hold words, one a weight and 3 addresses; the sums are in the others,
+//! which an addition reaches. A product destroys a factor: the words are loaded anew for each channel, four an instruction.
+
+use crate::kernel::conv::{BLOCK, QUAD};
+use core::arch::naked_asm;
+
+/// Sums of products modulo 2^32 of each word of a window element with each of four channels' packed weights.
+#[inline(always)]
+pub(super) fn dot<const W: usize>(words: &[[u32; W]], weights: &[i8]) -> [[u32; W]; BLOCK] {
+    let mut sums = [[0; W]; BLOCK];
+    if weights.len() < BLOCK * words.len() {
+        return sums;
+    }
+    let (from, to) = (words.as_ptr().cast(), sums.as_mut_ptr().cast());
+    let ends = [words.as_chunks::<QUAD>().0.as_ptr_range().end.cast(), words.as_ptr_range().end.cast()];
+    // SAFETY: there are `W` words an element, weights of as many elements, and `W` sums of four channels.
+    unsafe {
+        match W {
+            1 => one_word(from, weights.as_ptr(), to, &ends),
+            2 => two_words(from, weights.as_ptr(), to, &ends),
+            _ => four_words(from, weights.as_ptr(), to, &ends),
+        }
+    }
+    sums
+}
+
+/// A weight of one channel times the four words of a window element; `$next` is the distance to the next weight.
+macro_rules! four_words {
+    ($next:literal) => {
+        concat!(
+            "ldrsb r2, [r1, r3]\n",
+            "ldm r0!, {{r4, r5, r6, r7}}\n",
+            "muls r4, r2, r4\n",
+            "add r8, r4\n",
+            "muls r5, r2, r5\n",
+            "add r9, r5\n",
+            "muls r6, r2, r6\n",
+            "add r10, r6\n",
+            "muls r7, r2, r7\n",
+            "add r11, r7\n",
+            "adds r3, #", $next, "\n",
+        )
+    };
+}
+
+/// A weight of one channel times the two words of a window element.
+macro_rules! two_words {
+    ($next:literal) => {
+        concat!(
+            "ldrsb r2, [r1, r3]\n",
+            "ldm r0!, {{r4, r5}}\n",
+            "muls r4, r2, r4\n",
+            "add r8, r4\n",
+            "muls r5, r2, r5\n",
+            "add r9, r5\n",
+            "adds r3, #", $next, "\n",
+        )
+    };
+}
+
+/// A weight of each of four channels times the word of a window element.
+macro_rules! one_word {
+    ($next:literal) => {
+        concat!(
+            "ldm r0!, {{r7}}\n",
+            "ldrsb r6, [r1, r2]\n",
+            "muls r6, r7, r6\n",
+            "add r8, r6\n",
+            "ldrsb r6, [r1, r3]\n",
+            "muls r6, r7, r6\n",
+            "add r9, r6\n",
+            "ldrsb r6, [r1, r4]\n",
+            "muls r6, r7, r6\n",
+            "add r10, r6\n",
+            "ldrsb r6, [r1, r5]\n",
+            "muls r6, r7, r6\n",
+            "add r11, r6\n",
+            "adds r1, #", $next, "\n",
+        )
+    };
+}
+
+/// Quad by quad to r12, then one by one to lr.
+macro_rules! all_taps {
+    ($tap:ident) => {
+        concat!(
+            "cmp r0, r12\n",
+            "beq 3f\n",
+            "2:\n",
+            $tap!("1"),
+            $tap!("1"),
+            $tap!("1"),
+            $tap!("13"),
+            "cmp r0, r12\n",
+            "bne 2b\n",
+            "3:\n",
+            "cmp r0, lr\n",
+            "beq 5f\n",
+            "4:\n",
+            $tap!("1"),
+            "cmp r0, lr\n",
+            "bne 4b\n",
+            "5:\n",
+        )
+    };
+}
+
+/// Saves registers and takes the ends from r3.
+macro_rules! enter {
+    () => {
+        concat!(
+            "push {{r4, r5, r6, r7, lr}}\n",
+            "mov r4, r8\n",
+            "mov r5, r9\n",
+            "mov r6, r10\n",
+            "mov r7, r11\n",
+            "push {{r4, r5, r6, r7}}\n",
+            "ldm r3!, {{r4, r5}}\n",
+            "mov r12, r4\n",
+            "mov lr, r5\n",
+        )
+    };
+}
+
+macro_rules! leave {
+    () => {
+        concat!(
+            "pop {{r4, r5, r6, r7}}\n",
+            "mov r8, r4\n",
+            "mov r9, r5\n",
+            "mov r10, r6\n",
+            "mov r11, r7\n",
+            "pop {{r4, r5, r6, r7, pc}}\n",
+        )
+    };
+}
+
+/// A function that goes over the channels one by one. Registers: r0 words, r1 a channel's weights, r3 the place of the next of
+/// them, r2 a weight, r4-r7 words and products, r8-r11 sums; the stack has the words, and where the sums go and end.
+macro_rules! channel_by_channel {
+    ($name:ident, $tap:ident, $bytes:literal, $sums:literal) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(words: *const u32, weights: *const i8, sums: *mut u32, ends: &[*const u32; 2]) {
+            naked_asm!(
+                enter!(),
+                "mov r3, r2",
+                concat!("adds r3, #4*", $bytes),
+                "push {{r0, r2, r3, r4}}",
+                "6:",
+                "movs r3, #0",
+                "mov r8, r3",
+                "mov r9, r3",
+                "mov r10, r3",
+                "mov r11, r3",
+                all_taps!($tap),
+                "adds r1, #4",
+                "ldr r0, [sp, #4]",
+                "mov r4, r8",
+                "mov r5, r9",
+                "mov r6, r10",
+                "mov r7, r11",
+                concat!("stm r0!, {{", $sums, "}}"),
+                "str r0, [sp, #4]",
+                "ldr r2, [sp, #8]",
+                "cmp r0, r2",
+                "beq 7f",
+                "ldr r0, [sp]",
+                "b 6b",
+                "7:",
+                "add sp, #16",
+                leave!(),
+            )
+        }
+    };
+}
+
+channel_by_channel!(four_words, four_words, "16", "r4, r5, r6, r7");
+channel_by_channel!(two_words, two_words, "8", "r4, r5");
+
+/// Four channels at once. Registers: r0 words, r1 weights, r2-r5 the distances to the channels' weights, r6 a weight and a
+/// product, r7 a word, r8-r11 sums; the stack has where the sums go.
+#[unsafe(naked)]
+unsafe extern "C" fn one_word(words: *const u32, weights: *const i8, sums: *mut u32, ends: &[*const u32; 2]) {
+    naked_asm!(
+        enter!(),
+        "push {{r2}}",
+        "movs r2, #0",
+        "movs r3, #4",
+        "movs r4, #8",
+        "movs r5, #12",
+        "mov r8, r2",
+        "mov r9, r2",
+        "mov r10, r2",
+        "mov r11, r2",
+        all_taps!(one_word),
+        "mov r4, r8",
+        "mov r5, r9",
+        "mov r6, r10",
+        "mov r7, r11",
+        "pop {{r0}}",
+        "stm r0!, {{r4, r5, r6, r7}}",
+        leave!(),
+    )
+}

@@ -1,0 +1,218 @@
+//! Windows of a pass in the work area, and the words that are made of them.
+
+use crate::kernel::conv::{ConvShape, QUAD, Rows, run};
+use crate::quant::Activation;
+use core::marker::PhantomData;
+
+/// The windows of the pixels of a pass that have not been multiplied yet.
+pub(super) struct Windows<'a, I> {
+    shape: &'a ConvShape,
+    /// Pixels after the present group.
+    left: usize,
+    /// Pixels of the present group.
+    pixels: usize,
+    element: PhantomData<I>,
+}
+
+impl<'a, I: Activation> Windows<'a, I> {
+    pub(super) fn new(shape: &'a ConvShape, count: usize) -> Self {
+        Windows { shape, left: count, pixels: 0, element: PhantomData }
+    }
+
+    /// Goes on to the next group: its pixels.
+    ///
+    /// A group of i8 takes up to six, of i16 four, two or one: its words are then never longer than what the work area has
+    /// beside the windows that follow.
+    pub(super) fn next_group(&mut self) -> Option<usize> {
+        self.pixels = match (size_of::<I>(), self.left) {
+            (_, 0) => return None,
+            (1, left) => left.min(6),
+            (_, 4..) => 4,
+            (_, 2..) => 2,
+            _ => 1,
+        };
+        self.left -= self.pixels;
+        Some(self.pixels)
+    }
+
+    /// Words of a quad of one window.
+    const QUAD_WORDS: usize = QUAD * size_of::<I>() / size_of::<u32>();
+
+    fn quads(&self) -> usize {
+        self.shape.padded_taps() / QUAD
+    }
+
+    /// Where the windows of the present group start.
+    fn start(&self, work: &[u32]) -> usize {
+        work.len().saturating_sub((self.pixels + self.left) * self.quads() * Self::QUAD_WORDS)
+    }
+
+    /// See [`crate::kernel::Kernel::gather`].
+    pub(super) fn gather(&mut self, rows: &Rows<'_, I>, zero: I, first: usize, work: &mut [i16]) {
+        let work = bytemuck::pod_align_to_mut::<i16, u32>(work).1;
+        let width = self.shape.output[1].max(1);
+        let [mut row, mut column] = [first / width, first % width];
+        while let Some(pixels) = self.next_group() {
+            let start = self.start(work);
+            for pixel in 0..pixels {
+                let Some(target) = work.get_mut(start + pixel * Self::QUAD_WORDS..) else { return };
+                let step = pixels * Self::QUAD_WORDS;
+                self.gather_one(rows, zero, [row, column], Window { target, step });
+                column += 1;
+                if column == width {
+                    (row, column) = (row + 1, 0);
+                }
+            }
+        }
+    }
+
+    fn gather_one(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], mut window: Window<'_>) {
+        let shape = self.shape;
+        let channels = shape.channels_in;
+        if !channels.is_multiple_of(QUAD) {
+            return self.gather_elements(rows, zero, [row, column], window);
+        }
+        let run = run(shape, column);
+        for tap_row in 0..shape.kernel {
+            let y = position(shape, row, tap_row, shape.input[0]);
+            if let (Some(y), Some(x)) = (y, run) {
+                window.copy(rows.part(y, x * channels, shape.kernel * channels));
+                continue;
+            }
+            for tap_column in 0..shape.kernel {
+                match (y, position(shape, column, tap_column, shape.input[1])) {
+                    (Some(y), Some(x)) => window.copy(rows.part(y, x * channels, channels)),
+                    _ => window.fill(zero, channels),
+                }
+            }
+        }
+    }
+
+    /// Where quads of a window and of the input do not agree.
+    fn gather_elements(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], window: Window<'_>) {
+        let shape = self.shape;
+        let channels = shape.channels_in;
+        let step = window.step / Self::QUAD_WORDS * QUAD;
+        let target: &mut [I] = bytemuck::cast_slice_mut(window.target);
+        let mut places = target.chunks_mut(step).flat_map(|quad| quad.iter_mut().take(QUAD));
+        for tap_row in 0..shape.kernel {
+            let y = position(shape, row, tap_row, shape.input[0]);
+            for tap_column in 0..shape.kernel {
+                let x = position(shape, column, tap_column, shape.input[1]);
+                let from = y.zip(x).map(|(y, x)| rows.part(y, x * channels, channels));
+                for channel in 0..channels {
+                    let value = from.and_then(|from| from.get(channel)).copied().unwrap_or(zero);
+                    if let Some(place) = places.next() {
+                        *place = value;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The words of the present group, of `N` pixels, for all window elements: `W` each, three pixels in two words, or one
+    /// in one. For i8.
+    pub(super) fn pack<'w, const N: usize, const W: usize>(&self, work: &'w mut [i16]) -> &'w [[u32; W]] {
+        self.make(work, |from: *const [[i8; QUAD]; N], to: *mut [u32; W]| {
+            for tap in 0..QUAD {
+                // SAFETY: see `make`. The elements are read one by one, each before what overwrites it: of quad q of Q, the
+                // words of element t end at byte 4 W (4 q + t + 1), and what is still to be read starts at or behind
+                // (8 + N) 4 Q - 4 N (Q - q), in the least work area that holds N windows.
+                unsafe {
+                    let value = |pixel: usize| if pixel < N { i32::from((*from)[pixel][tap]) as u32 } else { 0 };
+                    let words = core::array::from_fn(|word| match (W, word % 2, word / 2 * 3) {
+                        (1, ..) => value(0),
+                        (_, 0, first) => value(first).wrapping_add(value(first + 2) << 11),
+                        (_, _, first) => value(first + 1).wrapping_add(value(first + 2) << 21),
+                    });
+                    to.add(tap).write(words);
+                }
+            }
+        })
+    }
+
+    /// The words of the present group, one for each of its `N` pixels, for all window elements. For i16.
+    pub(super) fn widen<'w, const N: usize>(&self, work: &'w mut [i16]) -> &'w [[u32; N]] {
+        self.make(work, |from: *const [[i16; QUAD]; N], to: *mut [u32; N]| {
+            // SAFETY: see `make`. A quad is read before its words are written, and they are no longer than what has been
+            // read and the 8 bytes a window element in front of the windows.
+            unsafe {
+                let quads = from.read();
+                for tap in 0..QUAD {
+                    to.add(tap).write(core::array::from_fn(|pixel| i32::from(quads[pixel][tap]) as u32));
+                }
+            }
+        })
+    }
+
+    /// Calls `make_quad` with each quad of the group's windows and the place of its words, which are at the front of the work
+    /// area; returns the words of all window elements.
+    fn make<'w, From, const W: usize>(
+        &self,
+        work: &'w mut [i16],
+        make_quad: impl Fn(*const From, *mut [u32; W]),
+    ) -> &'w [[u32; W]] {
+        let work = bytemuck::pod_align_to_mut::<i16, u32>(work).1;
+        let (start, quads) = (self.start(work), self.quads());
+        let words = size_of::<From>() / size_of::<u32>();
+        if QUAD * W * quads > work.len() || start + words * quads > work.len() {
+            return &[];
+        }
+        let work = work.as_mut_ptr();
+        for quad in 0..quads {
+            // SAFETY: both places are in the work area, as was checked; they are aligned to words.
+            let (from, to) = unsafe { (work.add(start + quad * words), work.add(QUAD * W * quad)) };
+            make_quad(from.cast(), to.cast());
+        }
+        // SAFETY: the words were just written.
+        unsafe { core::slice::from_raw_parts(work.cast(), self.shape.taps()) }
+    }
+}
+
+/// The place of one window, and from one of its quads to the next, in words.
+struct Window<'w> {
+    target: &'w mut [u32],
+    step: usize,
+}
+
+impl<'w> Window<'w> {
+    /// The places of the next `quads` quads.
+    fn next(&mut self, quads: usize) -> impl Iterator<Item = &'w mut [u32]> + use<'w> {
+        let len = (quads * self.step).min(self.target.len());
+        self.target.split_off_mut(..len).unwrap_or_default().chunks_mut(self.step.max(1))
+    }
+
+    /// Copies whole quads.
+    fn copy<I: Activation>(&mut self, from: &[I]) {
+        let places = self.next(from.len() / QUAD);
+        match (bytemuck::try_cast_slice::<I, [u32; 1]>(from), bytemuck::try_cast_slice::<I, [u32; 2]>(from)) {
+            (Ok(words), _) if size_of::<I>() == 1 => copy(words, places),
+            (_, Ok(words)) if size_of::<I>() == 2 => copy(words, places),
+            _ => copy(from.as_chunks::<QUAD>().0, places.map(bytemuck::cast_slice_mut)),
+        }
+    }
+
+    /// Fills `len` elements, whole quads.
+    fn fill<I: Activation>(&mut self, value: I, len: usize) {
+        for place in self.next(len / QUAD) {
+            bytemuck::cast_slice_mut(place).iter_mut().take(QUAD).for_each(|element| *element = value);
+        }
+    }
+}
+
+/// Copies each of `from` to the start of a place.
+fn copy<'w, T: Copy + 'w, const N: usize>(from: &[[T; N]], places: impl Iterator<Item = &'w mut [T]>) {
+    for (from, place) in from.iter().zip(places) {
+        if let Some(place) = place.first_chunk_mut() {
+            *place = *from;
+        }
+    }
+}
+
+/// The input row or column under kernel position `tap` at output position `output`; `None` is padding.
+#[inline(always)]
+fn position(shape: &ConvShape, output: usize, tap: usize, side: usize) -> Option<usize> {
+    let enlarged = (output * shape.stride + tap).checked_sub(shape.kernel / 2)?;
+    let place = if shape.upsample == 2 { enlarged / 2 } else { enlarged };
+    (place < side).then_some(place)
+}
