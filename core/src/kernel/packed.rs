@@ -18,7 +18,7 @@
 #[cfg(target_arch = "arm")]
 mod armv6m;
 mod norm;
-#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+#[cfg(not(target_arch = "arm"))]
 mod plain;
 #[cfg(target_arch = "riscv32")]
 mod rv32;
@@ -31,9 +31,11 @@ use crate::quant::Activation;
 use crate::view::I32s;
 
 #[cfg(target_arch = "arm")]
-use armv6m::dot;
+use armv6m::{dot, finish};
 #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 use plain::dot;
+#[cfg(not(target_arch = "arm"))]
+use plain::finish;
 #[cfg(target_arch = "riscv32")]
 use rv32::dot;
 use windows::Windows;
@@ -124,7 +126,7 @@ impl<O: Activation> Group<'_, O> {
                 return;
             }
             let mut sums = [[0; N]; BLOCK];
-            add::<N, W>(&mut sums, &packed);
+            sums.iter_mut().zip(&packed).for_each(|(sums, &packed)| *sums = unpack_all::<N, W>(packed));
             for (words, weights) in more.chunks(CHUNK).zip(weights.chunks(CHUNK * BLOCK).skip(1)) {
                 add::<N, W>(&mut sums, &dot(words, weights));
             }
@@ -161,30 +163,30 @@ impl<O: Activation> Group<'_, O> {
         if channel >= channels {
             return;
         }
-        let (bias, multiplier) = (constant(self.constants.bias, channel), constant(self.constants.multipliers, channel));
-        if self.pixels < N || self.destination == Destination::Accumulate {
-            return self.store_some(channel, sums, bias, multiplier);
-        }
-        let zero = self.zero_out;
-        let first = self.output.as_mut_ptr();
-        for (pixel, sum) in sums.iter().enumerate() {
+        let sums = &sums[..self.pixels.min(N)];
+        let constants = Finish {
             // SAFETY: `output` has the channels of `pixels` pixels.
-            unsafe { *first.add(pixel * channels + channel) = O::saturate(zero + requantize(bias + sum, multiplier)) };
-        }
+            output: unsafe { self.output.as_mut_ptr().add(channel) },
+            step: channels * size_of::<O>(),
+            multiplier: constant(self.constants.multipliers, channel),
+            bias: constant(self.constants.bias, channel),
+            zero: self.zero_out,
+        };
+        // SAFETY: see above; there are at most as many sums as pixels.
+        unsafe { finish(sums, &constants, self.destination) };
     }
+}
 
-    /// Stores one channel of fewer pixels than were computed, or adds it.
-    #[inline(never)]
-    fn store_some(&mut self, channel: usize, sums: &[i32], bias: i32, multiplier: i32) {
-        let pixels = self.output.chunks_exact_mut(self.shape.channels_out.max(1));
-        for (out, sum) in pixels.filter_map(|pixel| pixel.get_mut(channel)).zip(sums) {
-            let base = match self.destination {
-                Destination::Overwrite => self.zero_out,
-                Destination::Accumulate => out.widen(),
-            };
-            *out = O::saturate(base + requantize(bias + sum, multiplier));
-        }
-    }
+/// What makes outputs of the sums of one channel.
+#[repr(C)]
+struct Finish<O> {
+    /// The first pixel's place.
+    output: *mut O,
+    /// From one pixel to the next, in bytes.
+    step: usize,
+    bias: i32,
+    multiplier: i32,
+    zero: i32,
 }
 
 /// A channel's constant.
@@ -192,8 +194,15 @@ impl<O: Activation> Group<'_, O> {
 fn constant(constants: I32s<'_>, channel: usize) -> i32 {
     match constants.aligned().and_then(|constants| constants.get(channel)) {
         Some(&constant) => constant,
-        None => constants.get(channel),
+        None => constant_by_bytes(constants, channel),
     }
+}
+
+/// Apart, or the compiler makes one load by bytes of both.
+#[cold]
+#[inline(never)]
+fn constant_by_bytes(constants: I32s<'_>, channel: usize) -> i32 {
+    constants.get(channel)
 }
 
 #[inline(always)]
@@ -213,25 +222,13 @@ fn unpack_all<const N: usize, const W: usize>(words: [u32; W]) -> [i32; N] {
     sums
 }
 
-/// [`crate::quant::requantize`]. The product's upper half, and the lower half's first bit, which is what rounds.
-#[cfg(not(target_arch = "arm"))]
-#[inline(always)]
-fn requantize(acc: i32, multiplier: i32) -> i32 {
-    let upper = (i64::from(acc) * i64::from(multiplier)) >> 32;
-    upper as i32 + (acc.wrapping_mul(multiplier) as u32 >> 31) as i32
-}
-
-#[cfg(target_arch = "arm")]
-use requantize_by_halves as requantize;
-
-/// [`crate::quant::requantize`] from products of 16 bits.
-#[cfg(any(target_arch = "arm", test))]
-#[inline(always)]
+/// [`crate::quant::requantize`] from products of 16 bits, as [`armv6m`] computes it.
+#[cfg(test)]
 fn requantize_by_halves(acc: i32, multiplier: i32) -> i32 {
     let (acc_low, acc_high) = (acc as u32 & 0xFFFF, acc >> 16);
     let (low, high) = (multiplier as u32 & 0xFFFF, multiplier >> 16);
     // At most 32767 * 65535 + 65534 + 32768 = 2^31 - 1.
-    let middle = acc_high * low as i32 + (acc_low * low >> 16) as i32 + (1 << 15);
+    let middle = acc_high * low as i32 + ((acc_low * low) >> 16) as i32 + (1 << 15);
     let cross = acc_low * high as u32 + (middle as u32 & 0xFFFF);
     acc_high * high + (middle >> 16) + (cross >> 16) as i32
 }
@@ -273,7 +270,7 @@ mod tests {
         let mut any = || rand_core::Rng::next_u32(&mut random) as i32;
         let cases = (0..1_000_000).map(|_| (any(), any() & i32::MAX));
         for (acc, multiplier) in values.into_iter().flat_map(|a| values.map(|m| (a, m.max(1)))).chain(cases) {
-            assert_eq!(requantize(acc, multiplier), crate::quant::requantize(acc, multiplier));
+            assert_eq!(plain::requantize(acc, multiplier), crate::quant::requantize(acc, multiplier));
             assert_eq!(requantize_by_halves(acc, multiplier), crate::quant::requantize(acc, multiplier));
         }
     }

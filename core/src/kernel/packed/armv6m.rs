@@ -3,27 +3,31 @@
 //! Of the 8 registers that most instructions take, 4 hold words, one a weight and 3 addresses; the sums are in the others,
 //! which an addition reaches. A product destroys a factor: the words are loaded anew for each channel, four an instruction.
 
-use crate::kernel::conv::{BLOCK, QUAD};
+use super::Finish;
+use crate::kernel::conv::{BLOCK, Destination, QUAD};
+use crate::quant::Activation;
 use core::arch::naked_asm;
+use core::mem::MaybeUninit;
 
 /// Sums of products modulo 2^32 of each word of a window element with each of four channels' packed weights.
 #[inline(always)]
 pub(super) fn dot<const W: usize>(words: &[[u32; W]], weights: &[i8]) -> [[u32; W]; BLOCK] {
-    let mut sums = [[0; W]; BLOCK];
     if weights.len() < BLOCK * words.len() {
-        return sums;
+        return [[0; W]; BLOCK];
     }
-    let (from, to) = (words.as_ptr().cast(), sums.as_mut_ptr().cast());
+    let mut sums = MaybeUninit::uninit();
+    let (from, to) = (words.as_ptr().cast(), sums.as_mut_ptr());
+    let to = <*mut [[u32; W]; BLOCK]>::cast(to);
     let ends = [words.as_chunks::<QUAD>().0.as_ptr_range().end.cast(), words.as_ptr_range().end.cast()];
-    // SAFETY: there are `W` words an element, weights of as many elements, and `W` sums of four channels.
+    // SAFETY: there are `W` words an element and weights of as many elements; `W` sums of four channels are written.
     unsafe {
         match W {
             1 => one_word(from, weights.as_ptr(), to, &ends),
             2 => two_words(from, weights.as_ptr(), to, &ends),
             _ => four_words(from, weights.as_ptr(), to, &ends),
         }
+        sums.assume_init()
     }
-    sums
 }
 
 /// A weight of one channel times the four words of a window element; `$next` is the distance to the next weight.
@@ -40,7 +44,9 @@ macro_rules! four_words {
             "add r10, r6\n",
             "muls r7, r2, r7\n",
             "add r11, r7\n",
-            "adds r3, #", $next, "\n",
+            "adds r3, #",
+            $next,
+            "\n",
         )
     };
 }
@@ -55,7 +61,9 @@ macro_rules! two_words {
             "add r8, r4\n",
             "muls r5, r2, r5\n",
             "add r9, r5\n",
-            "adds r3, #", $next, "\n",
+            "adds r3, #",
+            $next,
+            "\n",
         )
     };
 }
@@ -77,7 +85,9 @@ macro_rules! one_word {
             "ldrsb r6, [r1, r5]\n",
             "muls r6, r7, r6\n",
             "add r11, r6\n",
-            "adds r1, #", $next, "\n",
+            "adds r1, #",
+            $next,
+            "\n",
         )
     };
 }
@@ -204,3 +214,98 @@ unsafe extern "C" fn one_word(words: *const u32, weights: *const i8, sums: *mut 
         leave!(),
     )
 }
+
+/// `output = saturate(zero + requantize(bias + sum))` for each of the sums, or with the old output in `zero`'s place.
+///
+/// # Safety
+/// As many outputs as sums, of which there is one, must be where `constants` says.
+#[inline(always)]
+pub(super) unsafe fn finish<O: Activation>(sums: &[i32], constants: &Finish<O>, destination: Destination) {
+    let (from, end, constants) = (sums.as_ptr(), sums.as_ptr_range().end, (&raw const *constants).cast());
+    // SAFETY: the caller's; the element's size selects the function.
+    unsafe {
+        match (size_of::<O>(), destination) {
+            (1, Destination::Overwrite) => overwrite_i8(from, end, constants),
+            (1, Destination::Accumulate) => accumulate_i8(from, end, constants),
+            (_, Destination::Overwrite) => overwrite_i16(from, end, constants),
+            (_, Destination::Accumulate) => accumulate_i16(from, end, constants),
+        }
+    }
+}
+
+/// The function for one element and destination. Registers: r0 sums, r1 the output, r2 its step, r3-r6 the product as in
+/// [`super::requantize_by_halves`], r8 and r9 the multiplier's halves, r10 the bias, r11 a half, r12 zero, lr the sums' end.
+macro_rules! finish {
+    ($name:ident, $extend:literal, $largest:expr, $store:literal, $base:expr) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(sums: *const i32, end: *const i32, constants: *const ()) {
+            naked_asm!(
+                "push {{r4, r5, r6, r7, lr}}",
+                "mov r4, r8",
+                "mov r5, r9",
+                "mov r6, r10",
+                "mov r7, r11",
+                "push {{r4, r5, r6, r7}}",
+                "mov lr, r1",
+                "ldm r2!, {{r1, r3, r4, r5, r6}}",
+                "mov r10, r4",
+                "uxth r4, r5",
+                "mov r8, r4",
+                "asrs r5, r5, #16",
+                "mov r9, r5",
+                "mov r12, r6",
+                "movs r4, #1",
+                "lsls r4, r4, #15",
+                "mov r11, r4",
+                "mov r2, r3",
+                "2:",
+                "ldm r0!, {{r3}}",
+                "add r3, r10",
+                "asrs r4, r3, #16",
+                "uxth r3, r3",
+                "mov r5, r8",
+                "mov r6, r5",
+                "muls r6, r3, r6",
+                "lsrs r6, r6, #16",
+                "muls r5, r4, r5",
+                "adds r5, r5, r6",
+                "add r5, r11",
+                "mov r6, r9",
+                "muls r4, r6, r4",
+                "muls r3, r6, r3",
+                "uxth r6, r5",
+                "adds r3, r3, r6",
+                "lsrs r3, r3, #16",
+                "asrs r5, r5, #16",
+                "adds r3, r3, r5",
+                "adds r3, r3, r4",
+                $base,
+                concat!($extend, " r4, r3"),
+                "cmp r4, r3",
+                "bne 4f",
+                "3:",
+                concat!($store, " r3, [r1]"),
+                "adds r1, r1, r2",
+                "cmp r0, lr",
+                "bne 2b",
+                "pop {{r4, r5, r6, r7}}",
+                "mov r8, r4",
+                "mov r9, r5",
+                "mov r10, r6",
+                "mov r11, r7",
+                "pop {{r4, r5, r6, r7, pc}}",
+                // The largest value, or its complement, which is the smallest.
+                "4:",
+                "asrs r4, r3, #31",
+                $largest,
+                "eors r3, r4",
+                "b 3b",
+            )
+        }
+    };
+}
+
+finish!(overwrite_i8, "sxtb", "movs r3, #127", "strb", "add r3, r12");
+finish!(accumulate_i8, "sxtb", "movs r3, #127", "strb", "movs r4, #0\nldrsb r4, [r1, r4]\nadds r3, r3, r4");
+finish!(overwrite_i16, "sxth", "mov r3, r11\nsubs r3, #1", "strh", "add r3, r12");
+finish!(accumulate_i16, "sxth", "mov r3, r11\nsubs r3, #1", "strh", "movs r4, #0\nldrsh r4, [r1, r4]\nadds r3, r3, r4");

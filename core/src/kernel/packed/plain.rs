@@ -1,8 +1,13 @@
-//! The inner loop where the compiler has registers enough.
+//! What the compiler makes good code of, where a processor has registers enough; and the inner loop as other targets test it.
 
+use super::Finish;
+use crate::kernel::conv::Destination;
+#[cfg(not(target_arch = "riscv32"))]
 use crate::kernel::conv::{BLOCK, QUAD};
+use crate::quant::Activation;
 
 /// Sums of products modulo 2^32 of each word of a window element with each of four channels' packed weights.
+#[cfg(not(target_arch = "riscv32"))]
 #[inline(always)]
 pub(super) fn dot<const W: usize>(words: &[[u32; W]], weights: &[i8]) -> [[u32; W]; BLOCK] {
     let mut sums = [[0; W]; BLOCK];
@@ -21,6 +26,7 @@ pub(super) fn dot<const W: usize>(words: &[[u32; W]], weights: &[i8]) -> [[u32; 
     sums
 }
 
+#[cfg(not(target_arch = "riscv32"))]
 #[inline(always)]
 fn add<const W: usize>(sums: &mut [[u32; W]; BLOCK], words: &[u32; W], weights: &[i8; BLOCK * QUAD], tap: usize) {
     for (channel, sums) in sums.iter_mut().enumerate() {
@@ -29,4 +35,46 @@ fn add<const W: usize>(sums: &mut [[u32; W]; BLOCK], words: &[u32; W], weights: 
             *sum = sum.wrapping_add(word.wrapping_mul(weight));
         }
     }
+}
+
+/// `output = saturate(zero + requantize(bias + sum))` for each of the sums, or with the old output in `zero`'s place.
+///
+/// # Safety
+/// As many outputs as sums must be where `constants` says.
+pub(super) unsafe fn finish<O: Activation>(sums: &[i32], constants: &Finish<O>, destination: Destination) {
+    let Finish { mut output, step, bias, multiplier, zero } = *constants;
+    for sum in sums {
+        // SAFETY: the caller's.
+        unsafe {
+            let base = match destination {
+                Destination::Overwrite => zero,
+                Destination::Accumulate => (*output).widen(),
+            };
+            *output = saturate(base + requantize(bias + sum, multiplier));
+            output = output.byte_add(step);
+        }
+    }
+}
+
+/// [`Activation::saturate`] with one comparison, as most values are in range.
+#[inline(always)]
+fn saturate<O: Activation>(value: i32) -> O {
+    let least = O::saturate(i32::MIN).widen();
+    if value.wrapping_sub(least) as u32 > (O::saturate(i32::MAX).widen() - least) as u32 {
+        return saturate_rare(value);
+    }
+    O::saturate(value)
+}
+
+#[cold]
+#[inline(never)]
+fn saturate_rare<O: Activation>(value: i32) -> O {
+    O::saturate(value)
+}
+
+/// [`crate::quant::requantize`]: the product's upper half, and the lower half's first bit, which is what rounds.
+#[inline(always)]
+pub(super) fn requantize(acc: i32, multiplier: i32) -> i32 {
+    let upper = (i64::from(acc) * i64::from(multiplier)) >> 32;
+    upper as i32 + (acc.wrapping_mul(multiplier) as u32 >> 31) as i32
 }

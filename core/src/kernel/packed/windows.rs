@@ -2,7 +2,9 @@
 
 use crate::kernel::conv::{ConvShape, QUAD, Rows, run};
 use crate::quant::Activation;
+use core::array;
 use core::marker::PhantomData;
+use core::mem;
 
 /// The windows of the pixels of a pass that have not been multiplied yet.
 pub(super) struct Windows<'a, I> {
@@ -120,7 +122,7 @@ impl<'a, I: Activation> Windows<'a, I> {
                 // (8 + N) 4 Q - 4 N (Q - q), in the least work area that holds N windows.
                 unsafe {
                     let value = |pixel: usize| if pixel < N { i32::from((*from)[pixel][tap]) as u32 } else { 0 };
-                    let words = core::array::from_fn(|word| match (W, word % 2, word / 2 * 3) {
+                    let words = array::from_fn(|word| match (W, word % 2, word / 2 * 3) {
                         (1, ..) => value(0),
                         (_, 0, first) => value(first).wrapping_add(value(first + 2) << 11),
                         (_, _, first) => value(first + 1).wrapping_add(value(first + 2) << 21),
@@ -137,10 +139,9 @@ impl<'a, I: Activation> Windows<'a, I> {
             // SAFETY: see `make`. A quad is read before its words are written, and they are no longer than what has been
             // read and the 8 bytes a window element in front of the windows.
             unsafe {
-                let quads = from.read();
-                for tap in 0..QUAD {
-                    to.add(tap).write(core::array::from_fn(|pixel| i32::from(quads[pixel][tap]) as u32));
-                }
+                let windows: [[i16; QUAD]; N] = from.read();
+                to.cast::<[[u32; N]; QUAD]>()
+                    .write(array::from_fn(|tap| array::from_fn(|pixel| i32::from(windows[pixel][tap]) as u32)));
             }
         })
     }
@@ -176,36 +177,42 @@ struct Window<'w> {
 }
 
 impl<'w> Window<'w> {
-    /// The places of the next `quads` quads.
-    fn next(&mut self, quads: usize) -> impl Iterator<Item = &'w mut [u32]> + use<'w> {
-        let len = (quads * self.step).min(self.target.len());
-        self.target.split_off_mut(..len).unwrap_or_default().chunks_mut(self.step.max(1))
-    }
-
     /// Copies whole quads.
+    #[inline(always)]
     fn copy<I: Activation>(&mut self, from: &[I]) {
-        let places = self.next(from.len() / QUAD);
         match (bytemuck::try_cast_slice::<I, [u32; 1]>(from), bytemuck::try_cast_slice::<I, [u32; 2]>(from)) {
-            (Ok(words), _) if size_of::<I>() == 1 => copy(words, places),
-            (_, Ok(words)) if size_of::<I>() == 2 => copy(words, places),
-            _ => copy(from.as_chunks::<QUAD>().0, places.map(bytemuck::cast_slice_mut)),
+            (Ok(words), _) if size_of::<I>() == 1 => self.put(words),
+            (_, Ok(words)) if size_of::<I>() == 2 => self.put(words),
+            _ => self.put(from.as_chunks::<QUAD>().0),
         }
     }
 
     /// Fills `len` elements, whole quads.
     fn fill<I: Activation>(&mut self, value: I, len: usize) {
-        for place in self.next(len / QUAD) {
-            bytemuck::cast_slice_mut(place).iter_mut().take(QUAD).for_each(|element| *element = value);
+        for _ in 0..len / QUAD {
+            self.put(&[[value; QUAD]]);
         }
     }
-}
 
-/// Copies each of `from` to the start of a place.
-fn copy<'w, T: Copy + 'w, const N: usize>(from: &[[T; N]], places: impl Iterator<Item = &'w mut [T]>) {
-    for (from, place) in from.iter().zip(places) {
-        if let Some(place) = place.first_chunk_mut() {
-            *place = *from;
+    /// Puts each of `quads` at the next place.
+    #[inline(always)]
+    fn put<T: Copy, const N: usize>(&mut self, quads: &[[T; N]]) {
+        const { assert!(N * size_of::<T>() <= size_of::<[u32; 2]>()) }
+        let len = quads.len() * self.step;
+        // The last place of a window may be shorter than a step, not than a quad.
+        let end = len - self.step.min(len) + N * size_of::<T>() / size_of::<u32>();
+        if end > self.target.len() {
+            return;
         }
+        let mut place = self.target.as_mut_ptr();
+        for &quad in quads {
+            // SAFETY: the last place ends at `end`, inside the target.
+            unsafe {
+                place.cast::<[T; N]>().write(quad);
+                place = place.add(self.step);
+            }
+        }
+        self.target = mem::take(&mut self.target).get_mut(len..).unwrap_or_default();
     }
 }
 
