@@ -1,6 +1,6 @@
 //! Windows of a pass in the work area, and the words that are made of them.
 
-use crate::kernel::conv::{ConvShape, QUAD, Rows, run};
+use crate::kernel::conv::{ConvShape, QUAD, Rows, position, run};
 use crate::quant::Activation;
 use core::array;
 use core::marker::PhantomData;
@@ -214,12 +214,4 @@ impl<'w> Window<'w> {
         }
         self.target = mem::take(&mut self.target).get_mut(len..).unwrap_or_default();
     }
-}
-
-/// The input row or column under kernel position `tap` at output position `output`; `None` is padding.
-#[inline(always)]
-fn position(shape: &ConvShape, output: usize, tap: usize, side: usize) -> Option<usize> {
-    let enlarged = (output * shape.stride + tap).checked_sub(shape.kernel / 2)?;
-    let place = if shape.upsample == 2 { enlarged / 2 } else { enlarged };
-    (place < side).then_some(place)
 }
