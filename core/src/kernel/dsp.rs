@@ -27,8 +27,12 @@ macro_rules! dsp_extension {
 }
 
 mod gather;
+mod lane;
 mod multiply;
 mod norm;
+mod pairs;
+mod single;
+mod softmax;
 
 /// Kernels with the DSP instructions.
 #[derive(Clone, Copy, Debug)]
@@ -71,5 +75,9 @@ impl Kernel for Dsp {
         first: usize,
     ) {
         norm::normalize(values, lines, table, output, channels_out, first);
+    }
+
+    fn softmax(row: &mut [i16]) {
+        softmax::softmax(row);
     }
 }

@@ -4,7 +4,7 @@
 //! `SXTB16` leaves four bytes, of activations as of weights; sums of integers do not mind the order. The window of a last
 //! pixel without a partner has its own words in that order.
 
-use crate::kernel::conv::{BLOCK, ConvShape, QUAD, Rows, gather_one, position, run};
+use crate::kernel::conv::{BLOCK, ConvShape, QUAD, Rows, gather_one, position};
 use crate::quant::Activation;
 use core::arch::naked_asm;
 
@@ -17,167 +17,239 @@ pub(super) fn gather<I: Activation>(
     count: usize,
     work: &mut [i16],
 ) {
-    let taps = shape.padded_taps();
-    let Some((spare, windows)) = work.split_at_mut_checked(taps * BLOCK) else { return };
+    let (taps, width) = (shape.padded_taps(), shape.output[1].max(1));
+    let Some((spare, mut windows)) = work.split_at_mut_checked(taps * BLOCK) else { return };
     let whole = shape.channels_in.is_multiple_of(QUAD);
+    let plain = shape.stride == 1 && shape.upsample == 1;
+    let neighbors = plain && shape.kernel == 3 && matches!(shape.channels_in, 1 | 3);
     if whole {
         // A pixel of padding lies in the spare memory.
         let padding: &mut [I] = bytemuck::cast_slice_mut(spare);
         padding.iter_mut().take(shape.channels_in).for_each(|value| *value = I::saturate(zero_in));
     }
-    let pairs = windows.chunks_mut((2 * taps).max(1)).take(count.div_ceil(2));
-    for (at, windows) in (first..first + count).step_by(2).zip(pairs) {
-        if at + 1 == first + count {
-            let (spare, windows) = (&mut spare[..taps], &mut windows[..taps]);
-            gather_one(shape, rows, zero_in, at, spare);
-            split_words(spare, windows);
-        } else if whole {
-            gather_pair(shape, at, rows, bytemuck::cast_slice(spare), windows);
-        } else {
-            gather_thin_pair(shape, at, rows, zero_in, windows, spare);
+    let (mut at, end) = (first, first + count);
+    while at + 1 < end {
+        let [a, b] = [at, at + 1].map(|at| [at / width, at % width]);
+        // Pairs of neighbors in this row, or the one pair that begins at its end.
+        let pairs = if whole || neighbors { (width - a[1]).min(end - at) / 2 } else { 1 }.max(1);
+        let Some(part) = windows.split_off_mut(..pairs * 2 * taps) else { return };
+        match shape.channels_in {
+            _ if whole => gather_pairs(shape, [a, b], rows, bytemuck::cast_slice(spare), part),
+            1 if neighbors && a[0] == b[0] => gather_neighbors::<I, 1>(shape, a, rows, zero_in, part, spare),
+            3 if neighbors && a[0] == b[0] => gather_neighbors::<I, 3>(shape, a, rows, zero_in, part, spare),
+            _ => gather_thin_pair(shape, [a, b], rows, zero_in, part, spare),
+        }
+        at += 2 * pairs;
+    }
+    if let (true, Some(words), Some(window)) = (at < end, windows.get_mut(..taps), spare.get_mut(..taps)) {
+        gather_one(shape, rows, zero_in, at, window);
+        for (&[a, b, c, d], words) in window.as_chunks::<QUAD>().0.iter().zip(words.as_chunks_mut::<QUAD>().0) {
+            *words = [a, c, b, d];
         }
     }
 }
 
-/// One window's words: of each quad (0, 2), then (1, 3).
-fn split_words(window: &[i16], words: &mut [i16]) {
-    for (&[a, b, c, d], words) in window.as_chunks::<QUAD>().0.iter().zip(words.as_chunks_mut::<QUAD>().0) {
-        *words = [a, c, b, d];
-    }
-}
-
-/// The windows of pixels `first` and `first + 1` of an input with whole quads of channels. `padding` is a pixel of it.
-fn gather_pair<I: Activation>(
+/// Pairs of windows of an input with whole quads of channels, tap by tap down the pairs. `places` are row and column of the
+/// first pair's pixels; more than one pair are neighbors in one row. `padding` begins with a pixel of it.
+fn gather_pairs<I: Activation>(
     shape: &ConvShape,
-    first: usize,
+    places: [[usize; 2]; 2],
     rows: &Rows<'_, I>,
     padding: &[I],
     windows: &mut [i16],
 ) {
     let channels = shape.channels_in;
     let padding = padding.get(..channels).unwrap_or_default();
-    let [a, b] = places(shape, first);
-    let runs = [a, b].map(|[_, column]| run(shape, column));
-    for (tap_row, part) in windows.chunks_exact_mut((2 * shape.kernel * channels).max(1)).enumerate() {
-        let [y_a, y_b] = [a, b].map(|[row, _]| position(shape, row, tap_row, shape.input[0]));
-        if let ([Some(x_a), Some(x_b)], Some(y_a), Some(y_b)) = (runs, y_a, y_b) {
-            let run = |y, x| rows.part(y, x * channels, shape.kernel * channels);
-            interleave(run(y_a, x_a), run(y_b, x_b), part);
-            continue;
-        }
-        for (tap_column, part) in part.chunks_exact_mut((2 * channels).max(1)).enumerate() {
-            let pixel = |y: Option<usize>, [_, column]: [usize; 2]| {
-                match (y, position(shape, column, tap_column, shape.input[1])) {
-                    (Some(y), Some(x)) => rows.part(y, x * channels, channels),
-                    _ => padding,
-                }
-            };
-            interleave(pixel(y_a, a), pixel(y_b, b), part);
+    let pair_len = 2 * shape.padded_taps();
+    let pairs = windows.len() / pair_len.max(1);
+    // Input elements from pair to pair.
+    let step = 2 * shape.stride / shape.upsample.max(1) * channels;
+    let ys = [0, 1, 2].map(|tap| places.map(|[row, _]| position(shape, row, tap, shape.input[0])));
+    for tap_column in 0..shape.kernel {
+        // The input's columns under this tap for pair `index`. Only the first pair and the last can reach over an edge.
+        let columns = |index| places.map(|[_, column]| position(shape, column + 2 * index, tap_column, shape.input[1]));
+        let start = usize::from(columns(0).contains(&None));
+        let end = pairs - usize::from(pairs > start && columns(pairs - 1).contains(&None));
+        for span in [0..start, start..end, end..pairs] {
+            if span.is_empty() {
+                continue;
+            }
+            let [x_a, x_b] = columns(span.start);
+            for (tap_row, &[y_a, y_b]) in ys.iter().enumerate().take(shape.kernel) {
+                let sources = [y_a.zip(x_a), y_b.zip(x_b)];
+                let step = if sources.contains(&None) { 0 } else { step };
+                let [a, b] = sources.map(|source| match source {
+                    Some((y, x)) => rows.part(y, x * channels, (span.len() - 1) * step + channels),
+                    None => padding,
+                });
+                let tap = (tap_row * shape.kernel + tap_column) * 2 * channels;
+                let to = windows.get_mut(span.start * pair_len + tap..).unwrap_or_default();
+                Interleave { quads: channels / QUAD, count: span.len(), step, pair_len }.run(a, b, to);
+            }
         }
     }
 }
 
-/// Row and column of output pixels `first` and `first + 1`.
-fn places(shape: &ConvShape, first: usize) -> [[usize; 2]; 2] {
-    let width = shape.output[1].max(1);
-    let (row, column) = (first / width, first % width);
-    let next = if column + 1 == width { [row + 1, 0] } else { [row, column + 1] };
-    [[row, column], next]
-}
-
-/// The windows of pixels `first` and `first + 1` of an input with a last quad that is not whole.
+/// A pair of windows of an input with a last quad that is not whole. `places` are row and column of its pixels.
 fn gather_thin_pair<I: Activation>(
     shape: &ConvShape,
-    first: usize,
+    places: [[usize; 2]; 2],
     rows: &Rows<'_, I>,
     zero_in: i32,
     windows: &mut [i16],
     spare: &mut [i16],
 ) {
-    let places @ [a, b] = places(shape, first);
-    let plain = shape.stride == 1 && shape.upsample == 1;
-    if plain && shape.kernel == 1 {
-        let [a, b] = places.map(|[y, x]| rows.part(y, x * shape.channels_in, shape.channels_in));
+    let channels = shape.channels_in;
+    if shape.kernel == 1 && shape.stride == 1 && shape.upsample == 1 {
+        let [a, b] = places.map(|[y, x]| rows.part(y, x * channels, channels));
         return interleave(a, b, windows);
     }
-    if plain && a[0] == b[0] {
-        match shape.channels_in {
-            1 => return gather_neighbors::<I, 1>(shape, a, rows, zero_in, windows),
-            3 => return gather_neighbors::<I, 3>(shape, a, rows, zero_in, windows),
-            _ => {}
-        }
+    let Some((a, rest)) = spare.split_at_mut_checked(shape.padded_taps()) else { return };
+    let Some(b) = rest.get_mut(..shape.padded_taps()) else { return };
+    for (window, [row, column]) in [&mut *a, &mut *b].into_iter().zip(places) {
+        gather_one(shape, rows, zero_in, row * shape.output[1] + column, window);
     }
-    let (a, rest) = spare.split_at_mut(windows.len() / 2);
-    let b = &mut rest[..windows.len() / 2];
-    gather_one(shape, rows, zero_in, first, a);
-    gather_one(shape, rows, zero_in, first + 1, b);
     interleave(a, b, windows);
 }
 
-/// The 3x3 windows of two neighbors in a row, from the four columns that they reach over: each element is loaded once.
+/// The 3x3 windows of pairs of neighbors in a row of few channels, each pair from the four columns that it reaches over.
 fn gather_neighbors<I: Activation, const CHANNELS: usize>(
     shape: &ConvShape,
-    [row, column]: [usize; 2],
+    [row, first]: [usize; 2],
     rows: &Rows<'_, I>,
     zero_in: i32,
     windows: &mut [i16],
+    spare: &mut [i16],
 ) {
-    let mut columns = [[[zero_in as i16; CHANNELS]; 4]; 3];
-    let first = column.saturating_sub(1);
-    let end = (column + 3).min(shape.input[1]);
-    for (tap_row, columns) in columns.iter_mut().enumerate() {
-        let Some(y) = position(shape, row, tap_row, shape.input[0]) else { continue };
-        let from = rows.part(y, first * CHANNELS, (end - first) * CHANNELS).as_chunks::<CHANNELS>().0;
-        let columns = &mut columns[first + 1 - column..];
-        for (to, from) in columns.iter_mut().zip(from) {
-            *to = from.map(|value| value.widen() as i16);
+    let (width, taps) = (shape.input[1], shape.padded_taps());
+    let lines = [0, 1, 2].map(|tap| match position(shape, row, tap, shape.input[0]) {
+        Some(y) => rows.part(y, 0, width * CHANNELS).as_chunks::<CHANNELS>().0,
+        None => &[],
+    });
+    for (windows, column) in windows.chunks_exact_mut((2 * taps).max(1)).zip((first..).step_by(2)) {
+        let [top, middle, bottom] = lines.map(|line| columns(line, column, zero_in));
+        if let (1, Some(windows)) = (CHANNELS, windows.first_chunk_mut()) {
+            let [[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2]] =
+                [top, middle, bottom].map(|line| line.map(|pixel| pixel[0]));
+            *windows = [
+                a0, c0, b0, d0, b0, a1, c0, b1, // quad 0: both pixels' elements 0 and 2, then 1 and 3
+                b1, a2, c1, b2, c1, b2, d1, c2, // quad 1
+                c2, 0, d2, 0, 0, 0, 0, 0, // the last element
+            ];
+            continue;
         }
-    }
-    windows.fill(0);
-    let windows = windows.as_chunks_mut::<{ 2 * QUAD }>().0;
-    for tap in 0..9 * CHANNELS {
-        let (tap_row, tap_column, channel) = (tap / CHANNELS / 3, tap / CHANNELS % 3, tap % CHANNELS);
-        let Some(words) = windows.get_mut(tap / QUAD) else { return };
-        let [at, other] = [[0, 2], [4, 6], [1, 3], [5, 7]][tap % QUAD];
-        words[at] = columns[tap_row][tap_column][channel];
-        words[other] = columns[tap_row][tap_column + 1][channel];
+        let Some((a, rest)) = spare.split_at_mut_checked(9 * CHANNELS) else { return };
+        let Some(b) = rest.get_mut(..9 * CHANNELS) else { return };
+        let parts =
+            a.as_chunks_mut().0.as_chunks_mut::<3>().0.iter_mut().zip(b.as_chunks_mut().0.as_chunks_mut::<3>().0);
+        for ((a, b), [first, second, third, fourth]) in parts.zip([top, middle, bottom]) {
+            *a = [first, second, third];
+            *b = [second, third, fourth];
+        }
+        interleave(a, b, windows);
     }
 }
 
-/// Both pixels' elements as the module says, with zeros to the last quad's end.
-fn interleave<I: Activation>(a: &[I], b: &[I], pairs: &mut [i16]) {
-    let quads = (a.len() / QUAD).min(b.len() / QUAD).min(pairs.len() / (2 * QUAD));
-    if quads > 0 {
-        let (a, b, pairs) = (a.as_ptr(), b.as_ptr(), pairs.as_mut_ptr());
-        // SAFETY: a quad is 4 elements of each input and 8 of the output, and all have as many quads; the output is aligned
-        // to words, as all of the scratch is; the element's size selects the function.
+/// The four columns of a line from one before `column` on.
+#[inline(always)]
+fn columns<I: Activation, const CHANNELS: usize>(
+    line: &[[I; CHANNELS]],
+    column: usize,
+    zero_in: i32,
+) -> [[i16; CHANNELS]; 4] {
+    let widen = |pixel: &[I; CHANNELS]| pixel.map(|value| value.widen() as i16);
+    let first = column.wrapping_sub(1);
+    match line.get(first..column + 3).and_then(|four| four.first_chunk::<4>()) {
+        Some(four) => four.each_ref().map(widen),
+        None => [0, 1, 2, 3].map(|tap| line.get(first.wrapping_add(tap)).map_or([zero_in as i16; CHANNELS], widen)),
+    }
+}
+
+/// One pair with zeros to the last quad's end.
+fn interleave<I: Activation>(a: &[I], b: &[I], windows: &mut [i16]) {
+    let quads = a.len() / QUAD;
+    Interleave { quads, count: 1, step: 0, pair_len: 0 }.run(a, b, windows);
+    if let Some(words) = windows.as_chunks_mut::<{ 2 * QUAD }>().0.get_mut(quads) {
+        let last = |from: &[I], index: usize| from.get(QUAD * quads + index).map_or(0, |value| value.widen() as i16);
+        for (words, index) in words.as_chunks_mut::<QUAD>().0.iter_mut().zip(0..) {
+            *words = [last(a, index), last(a, index + 2), last(b, index), last(b, index + 2)];
+        }
+    }
+}
+
+/// Pairs of runs of elements that are brought to the order of the windows.
+struct Interleave {
+    /// Elements of a run, in quads.
+    quads: usize,
+    /// Pairs.
+    count: usize,
+    /// Elements from run to run of an input.
+    step: usize,
+    /// Elements from pair to pair of the output.
+    pair_len: usize,
+}
+
+impl Interleave {
+    /// `a` and `b` begin with the first pair's runs, and so does the output.
+    #[inline(always)]
+    fn run<I: Activation>(&self, a: &[I], b: &[I], windows: &mut [i16]) {
+        let Interleave { quads, count, step, pair_len } = *self;
+        if quads == 0 || count == 0 {
+            return;
+        }
+        let len = (count - 1) * step + QUAD * quads;
+        if a.len() < len || b.len() < len || windows.len() < (count - 1) * pair_len + 2 * QUAD * quads {
+            return;
+        }
+        let runs = Runs {
+            a: a.as_ptr().cast(),
+            b: b.as_ptr().cast(),
+            pairs: windows.as_mut_ptr(),
+            gap_in: size_of::<I>().wrapping_mul(step.wrapping_sub(QUAD * quads)),
+            gap_out: 2usize.wrapping_mul(pair_len.wrapping_sub(2 * QUAD * quads)),
+            quads,
+            count,
+        };
+        // SAFETY: the last runs end inside the slices, as was checked; the output is aligned to words, as all of the scratch
+        // and its quads are; the element's size selects the function.
         unsafe {
             match size_of::<I>() {
-                1 => interleave_i8(a.cast(), b.cast(), pairs, quads),
-                _ => interleave_i16(a.cast(), b.cast(), pairs, quads),
+                1 => interleave_i8(&runs),
+                _ => interleave_i16(&runs),
             }
         }
     }
-    if let Some(words) = pairs.as_chunks_mut::<{ 2 * QUAD }>().0.get_mut(quads) {
-        let last = |from: &[I]| {
-            let mut quad = [0; QUAD];
-            quad.iter_mut().zip(from.iter().skip(QUAD * quads)).for_each(|(to, from)| *to = from.widen() as i16);
-            quad
-        };
-        let ([a, b, c, d], [e, f, g, h]) = (last(a), last(b));
-        *words = [a, c, e, g, b, d, f, h];
-    }
 }
 
-/// Registers: r0 and r1 the two inputs, r2 the pairs, r3 quads. r4 to r11 are two quads of pairs: in the place of an odd
-/// word are the bytes first. An odd count begins with one quad.
+/// [`Interleave`] in the order in which the assembly loads it.
+#[repr(C)]
+struct Runs {
+    a: *const u8,
+    b: *const u8,
+    pairs: *mut i16,
+    /// Bytes from the end of a run to the next.
+    gap_in: usize,
+    /// Bytes from the end of a run's pairs to the next.
+    gap_out: usize,
+    quads: usize,
+    count: usize,
+}
+
+/// Registers: r0 and r1 the two inputs, r2 the pairs, r3 turns of two quads, lr quads of a run, r12 runs. r4 to r11 are two
+/// quads of pairs: in the place of the odd words are the bytes first. On the stack: the gaps. An odd count begins with one
+/// quad.
 #[unsafe(naked)]
-unsafe extern "C" fn interleave_i8(a: *const i8, b: *const i8, pairs: *mut i16, quads: usize) {
+unsafe extern "C" fn interleave_i8(runs: &Runs) {
     naked_asm!(
         dsp_extension!(),
-        "push {{r4, r5, r6, r7, r8, r9, r10, r11}}",
-        "lsrs r3, r3, #1",
-        "bcc 2f",
+        "push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
+        "ldm r0, {{r0, r1, r2, r3, r4, r5, r6}}",
+        "push {{r3, r4}}",
+        "mov lr, r5",
+        "mov r12, r6",
+        "2:",
+        "lsrs r3, lr, #1",
+        "bcc 3f",
         "ldr r6, [r0], #4",
         "ldr r7, [r1], #4",
         "sxtb16 r4, r6",
@@ -185,8 +257,8 @@ unsafe extern "C" fn interleave_i8(a: *const i8, b: *const i8, pairs: *mut i16, 
         "sxtb16 r6, r6, ror #8",
         "sxtb16 r7, r7, ror #8",
         "stm r2!, {{r4, r5, r6, r7}}",
-        "cbz r3, 3f",
-        "2:",
+        "cbz r3, 4f",
+        "3:",
         "ldr r6, [r0], #4",
         "ldr r10, [r0], #4",
         "ldr r7, [r1], #4",
@@ -201,20 +273,33 @@ unsafe extern "C" fn interleave_i8(a: *const i8, b: *const i8, pairs: *mut i16, 
         "sxtb16 r11, r11, ror #8",
         "stm r2!, {{r4, r5, r6, r7, r8, r9, r10, r11}}",
         "subs r3, #1",
+        "bne 3b",
+        "4:",
+        "ldrd r3, r4, [sp]",
+        "add r0, r0, r3",
+        "add r1, r1, r3",
+        "add r2, r2, r4",
+        "subs r12, #1",
         "bne 2b",
-        "3:",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, r11}}",
-        "bx lr",
+        "add sp, #8",
+        "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}",
     )
 }
 
-/// Registers: r0 and r1 the two inputs, r2 the pairs, r3 quads, r8 to r11 two words of each input, r4 to r7 a quad of pairs.
+/// Registers: r0 and r1 the two inputs, r2 the pairs, r3 quads left of a run of lr, r12 runs, r8 to r11 two words of each
+/// input, r4 to r7 a quad of pairs. On the stack: the gaps.
 #[unsafe(naked)]
-unsafe extern "C" fn interleave_i16(a: *const i16, b: *const i16, pairs: *mut i16, quads: usize) {
+unsafe extern "C" fn interleave_i16(runs: &Runs) {
     naked_asm!(
         dsp_extension!(),
-        "push {{r4, r5, r6, r7, r8, r9, r10, r11}}",
+        "push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
+        "ldm r0, {{r0, r1, r2, r3, r4, r5, r6}}",
+        "push {{r3, r4}}",
+        "mov lr, r5",
+        "mov r12, r6",
         "2:",
+        "mov r3, lr",
+        "3:",
         "ldr r8, [r0], #4",
         "ldr r9, [r0], #4",
         "ldr r10, [r1], #4",
@@ -225,8 +310,14 @@ unsafe extern "C" fn interleave_i16(a: *const i16, b: *const i16, pairs: *mut i1
         "pkhtb r7, r11, r10, asr #16",
         "stm r2!, {{r4, r5, r6, r7}}",
         "subs r3, #1",
+        "bne 3b",
+        "ldrd r3, r4, [sp]",
+        "add r0, r0, r3",
+        "add r1, r1, r3",
+        "add r2, r2, r4",
+        "subs r12, #1",
         "bne 2b",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, r11}}",
-        "bx lr",
+        "add sp, #8",
+        "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}",
     )
 }

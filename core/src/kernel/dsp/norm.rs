@@ -146,7 +146,9 @@ pub(super) fn normalize<I: Activation>(
     }
     let (pairs, last) = lines.as_chunks::<2>();
     for (index, [a, b]) in pairs.iter().enumerate() {
-        let (Some(source), Some(target)) = (values.get(2 * index..), output.get_mut(first + 2 * index..)) else { return };
+        let (Some(source), Some(target)) = (values.get(2 * index..), output.get_mut(first + 2 * index..)) else {
+            return;
+        };
         let columns = Columns {
             strides: [channels * size_of::<I>(), channels_out],
             offsets: [a.offset, b.offset],
