@@ -6,6 +6,7 @@
 
 use crate::kernel::conv::{BLOCK, ConvShape, QUAD, Rows, gather_one, position};
 use crate::quant::Activation;
+use crate::view::split_mut;
 use core::arch::naked_asm;
 
 /// See [`crate::kernel::Kernel::gather`]: pairs of windows, after the place of a block's widened weights.
@@ -18,7 +19,7 @@ pub(super) fn gather<I: Activation>(
     work: &mut [i16],
 ) {
     let (taps, width) = (shape.padded_taps(), shape.output[1].max(1));
-    let Some((spare, mut windows)) = work.split_at_mut_checked(taps * BLOCK) else { return };
+    let (spare, mut windows) = split_mut(work, taps * BLOCK);
     let whole = shape.channels_in.is_multiple_of(QUAD);
     let plain = shape.stride == 1 && shape.upsample == 1;
     let neighbors = plain && shape.kernel == 3 && matches!(shape.channels_in, 1 | 3);
@@ -91,6 +92,7 @@ fn gather_pairs<I: Activation>(
 }
 
 /// A pair of windows of an input with a last quad that is not whole. `places` are row and column of its pixels.
+#[inline(never)]
 fn gather_thin_pair<I: Activation>(
     shape: &ConvShape,
     places: [[usize; 2]; 2],
@@ -113,6 +115,7 @@ fn gather_thin_pair<I: Activation>(
 }
 
 /// The 3x3 windows of pairs of neighbors in a row of few channels, each pair from the four columns that it reaches over.
+#[inline(never)]
 fn gather_neighbors<I: Activation, const CHANNELS: usize>(
     shape: &ConvShape,
     [row, first]: [usize; 2],

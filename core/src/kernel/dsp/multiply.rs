@@ -4,7 +4,7 @@
 use super::{lane, pairs, single};
 use crate::kernel::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD};
 use crate::quant::{Activation, requantize};
-use crate::view::I32s;
+use crate::view::{I32s, part, split_mut};
 use core::arch::naked_asm;
 
 /// See [`crate::kernel::Kernel::multiply`], after [`super::gather::gather`].
@@ -18,12 +18,10 @@ pub(super) fn multiply<O: Activation>(
     destination: Destination,
 ) {
     let (taps, channels) = (shape.padded_taps(), shape.channels_out);
-    let Some((widened, windows)) = work.split_at_mut_checked(taps * BLOCK) else { return };
-    let (Some(windows), Some(output)) = (windows.get(..count * taps), output.get_mut(..count * channels)) else {
-        return;
-    };
-    let (pairs, last) = windows.split_at(count / 2 * 2 * taps);
-    let (outputs, last_outputs) = output.split_at_mut(count / 2 * 2 * channels);
+    let (widened, windows) = split_mut(work, taps * BLOCK);
+    let (pairs, windows) = split_mut(windows, count / 2 * 2 * taps);
+    let last = part(windows, 0, count % 2 * taps);
+    let (outputs, last_outputs) = split_mut(output, count / 2 * 2 * channels);
     let target = Target { base: zero_out, destination };
     let aligned = is_aligned(constants.weights);
     if aligned && !last.is_empty() {
@@ -33,10 +31,7 @@ pub(super) fn multiply<O: Activation>(
     let done = if aligned && pairs.is_empty() { channels / BLOCK } else { 0 };
     for (block, weights) in constants.weights.chunks_exact((taps * BLOCK).max(1)).enumerate().skip(done) {
         let first = block * BLOCK;
-        let four = |values: I32s<'_>| {
-            let values = values.as_bytes().get(first..).unwrap_or_default();
-            [0, 1, 2, 3].map(|lane| values.get(lane).map_or(0, |&bytes| i32::from_le_bytes(bytes)))
-        };
+        let four = |values: I32s<'_>| [0, 1, 2, 3].map(|lane| values.get(first + lane));
         let lanes = Lanes {
             count: BLOCK.min(channels.saturating_sub(first)),
             bias: four(constants.bias),
@@ -51,11 +46,10 @@ pub(super) fn multiply<O: Activation>(
                 _ => lanes.run_some(pairs, widen(weights, widened), outputs, channels),
             }
         }
-        if let (false, Some(outputs)) = (last.is_empty(), last_outputs.get_mut(first..)) {
-            if lanes.count < BLOCK || !aligned {
-                let weights = if aligned { weights } else { align(weights, widened) };
-                lanes.store(&single::sums(last, weights, &lanes.bias), outputs);
-            }
+        if !last.is_empty() && (lanes.count < BLOCK || !aligned) {
+            let weights = if aligned { weights } else { align(weights, widened) };
+            let outputs = last_outputs.get_mut(first..).unwrap_or_default();
+            lanes.store(&single::sums(last, weights, &lanes.bias), outputs);
         }
     }
 }
@@ -117,9 +111,10 @@ pub(super) struct Lanes {
 
 impl Lanes {
     /// A last block that is not whole. `outputs` begins with its first channel of the first pixel.
+    #[inline(never)]
     fn run_some<O: Activation>(&self, pairs: &[i16], widened: &[i16], outputs: &mut [O], channels: usize) {
-        let pair_len = (widened.len() / BLOCK * 2).max(1);
-        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(1))) {
+        let pair_len = (widened.len() / BLOCK * 2).max(2);
+        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(2))) {
             let sums = pairs::sums(self, pair, widened);
             for (sums, outputs) in sums.iter().zip(outputs.chunks_mut(channels.max(1))) {
                 self.store(sums, outputs);
@@ -128,10 +123,11 @@ impl Lanes {
     }
 
     /// A last block of one channel, as that of a picture's brightness.
+    #[inline(never)]
     fn run_one<O: Activation>(&self, pairs: &[i16], weights: &[i8], outputs: &mut [O], channels: usize) {
-        let pair_len = (weights.len() / BLOCK * 2).max(1);
+        let pair_len = (weights.len() / BLOCK * 2).max(2);
         let ([bias, ..], [multiplier, ..]) = (self.bias, self.multipliers);
-        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(1))) {
+        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(2))) {
             let sums = lane::sums(pair, weights, bias);
             for (sum, output) in sums.into_iter().zip(outputs.iter_mut().step_by(channels.max(1))) {
                 self.target.store(sum, multiplier, output);
@@ -140,6 +136,7 @@ impl Lanes {
     }
 
     /// One pixel's sums.
+    #[inline(never)]
     fn store<O: Activation>(&self, sums: &[i32; BLOCK], outputs: &mut [O]) {
         for ((output, &sum), &multiplier) in outputs.iter_mut().take(self.count).zip(sums).zip(&self.multipliers) {
             self.target.store(sum, multiplier, output);
@@ -168,7 +165,7 @@ fn widen<'w>(weights: &[i8], widened: &'w mut [i16]) -> &'w [i16] {
 /// The weights, moved to the second half of `spare`.
 fn align<'s>(weights: &[i8], spare: &'s mut [i16]) -> &'s [i8] {
     let spare: &mut [i8] = bytemuck::cast_slice_mut(spare);
-    let (_, half) = spare.split_at_mut(spare.len() / 2);
+    let (_, half) = split_mut(spare, spare.len() / 2);
     half.iter_mut().zip(weights).for_each(|(to, from)| *to = *from);
     half
 }
