@@ -8,14 +8,18 @@ mod dsp;
 mod group_norm;
 #[cfg(mote_mve)]
 mod mve;
+#[cfg(mote_neon)]
+mod neon;
 #[cfg(any(mote_packed, test))]
 #[cfg_attr(not(mote_packed), expect(unreachable_pub, reason = "other targets only test it"))]
 mod packed;
 pub mod parity;
 mod softmax;
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(mote_simd128)]
+mod wasm;
+#[cfg(any(mote_neon, mote_simd128, mote_x86))]
 mod wide;
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(mote_x86)]
 pub mod x86;
 
 use crate::quant::Activation;
@@ -85,13 +89,13 @@ pub struct Reference;
 impl Kernel for Reference {}
 
 /// The kernels for this target.
-#[cfg(not(any(mote_dsp, mote_mve, mote_packed, all(target_arch = "x86_64", target_feature = "sse2"))))]
+#[cfg(not(any(mote_dsp, mote_mve, mote_neon, mote_packed, mote_simd128, mote_x86)))]
 pub type Chosen = Reference;
 /// The kernels for this target.
 #[cfg(mote_dsp)]
 pub type Chosen = dsp::Dsp;
 /// The kernels for this target.
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+#[cfg(mote_x86)]
 pub type Chosen = x86::Best;
 /// The kernels for this target.
 #[cfg(mote_mve)]
@@ -99,3 +103,9 @@ pub type Chosen = mve::Mve;
 /// The kernels for this target.
 #[cfg(mote_packed)]
 pub type Chosen = packed::Packed;
+/// The kernels for this target.
+#[cfg(mote_neon)]
+pub type Chosen = neon::Neon;
+/// The kernels for this target.
+#[cfg(mote_simd128)]
+pub type Chosen = wasm::Simd128;

@@ -158,7 +158,7 @@ mod tests {
         agree::<Chosen>();
     }
 
-    #[cfg(all(target_arch = "x86_64", target_feature = "sse2"))]
+    #[cfg(mote_x86)]
     #[test]
     fn every_level_of_x86_that_can_run_equals_the_reference() {
         use crate::kernel::x86::{Level, X86};

@@ -3,7 +3,7 @@
 //! All of it is plain code over arrays of fixed size, inlined into functions that have the instruction set enabled, where
 //! the compiler makes vectors of it. An instruction set brings the product of windows and weights: [`Dot`].
 
-use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, Rows, position};
+use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, Rows, position};
 use super::group_norm::{Line, TABLE_LEN};
 use crate::quant::Activation;
 
@@ -57,6 +57,13 @@ pub(super) trait Dot: Copy {
     fn excess(self, _weights: [&[i8]; 2]) -> [i32; LANES] {
         [0; LANES]
     }
+}
+
+/// How many quads all of the slices hold.
+#[inline(always)]
+pub(super) fn quads<T>(windows: [&[T]; PIXELS], weights: [&[i8]; 2]) -> usize {
+    let windows = windows.iter().map(|window| window.len() / QUAD);
+    windows.chain(weights.iter().map(|weights| weights.len() / (BLOCK * QUAD))).min().unwrap_or(0)
 }
 
 /// Windows of a pass.

@@ -3,7 +3,7 @@
 use core::arch::x86_64::*;
 
 use crate::kernel::conv::{BLOCK, QUAD};
-use crate::kernel::wide::{Dot, LANES, PIXELS};
+use crate::kernel::wide::{Dot, LANES, PIXELS, quads};
 
 /// Weights of a quad: one 128-bit register.
 const QUAD_WEIGHTS: usize = BLOCK * QUAD;
@@ -111,12 +111,6 @@ impl Dot for Avx512Vnni {
     }
 }
 
-/// How many quads all of the slices hold.
-fn quads<T, const N: usize>(windows: [&[T]; N], weights: [&[i8]; 2]) -> usize {
-    let windows = windows.iter().map(|window| window.len() / QUAD);
-    windows.chain(weights.iter().map(|weights| weights.len() / QUAD_WEIGHTS)).min().unwrap_or(0)
-}
-
 #[inline]
 #[target_feature(enable = "avx2")]
 fn avx2_sums(windows: [&[i16]; PIXELS], weights: [&[i8]; 2]) -> Sums {
@@ -208,7 +202,7 @@ fn avx512_vnni_sums(windows: [&[u8]; PIXELS], weights: [&[i8]; 2]) -> Sums {
         // SAFETY: every slice holds more than `quad + 3` quads.
         unsafe { avx512_vnni_step(&mut sums, windows, weights, quad, 4) };
     }
-    if quads % 4 > 0 {
+    if !quads.is_multiple_of(4) {
         // SAFETY: every slice holds as many quads.
         unsafe { avx512_vnni_step(&mut sums, windows, weights, quads / 4 * 4, quads % 4) };
     }
