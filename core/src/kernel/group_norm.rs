@@ -87,9 +87,9 @@ pub(super) fn normalize<I: Activation>(
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GroupScale {
     /// The mean in Q16 input steps.
-    mean_q16: i64,
+    mean_q16: i32,
     /// Gain over standard deviation is `gain * inverse * 2^-product_bits`, with `inverse` in 2^15..=2^16.
-    inverse: i64,
+    inverse: i32,
     product_bits: i32,
     /// Fractional bits of the group's lines.
     shift: i32,
@@ -107,15 +107,15 @@ impl GroupScale {
 
         // sqrt(V) = root * 2^-(normalization / 2), with the root in [2^31, 2^32).
         let normalization = spread.leading_zeros() & !1;
-        let root = (spread << normalization).isqrt();
+        let root = square_root(spread << normalization);
         // n / sqrt(V) = quotient * 2^(normalization / 2 - 47), of at least 15 significant bits.
-        let quotient = (count << 47) / root.max(1);
+        let quotient = divide((count << 15) as u32, root);
         let excess = 64 - quotient.leading_zeros() as i32 - 16;
         let inverse = if excess > 0 { (quotient + (1 << (excess - 1))) >> excess } else { quotient << -excess };
         let product_bits = 47 - (normalization / 2) as i32 - excess + gain_bits as i32;
         GroupScale {
-            mean_q16: (sum << 16).div_euclid(count as i64),
-            inverse: inverse as i64,
+            mean_q16: mean_q16(sum, count as u32),
+            inverse: inverse as i32,
             product_bits,
             shift: (product_bits - 16).clamp(0, MAX_SHIFT),
         }
@@ -123,11 +123,11 @@ impl GroupScale {
 
     /// The line of a channel with this gain and bias, of which `bias_bits` are fractional.
     pub fn line(&self, [gain, bias]: [i16; 2], bias_bits: u32) -> Line {
-        let product = gain as i64 * self.inverse; // at most 2^31 in magnitude
+        let product = gain as i64 * self.inverse as i64; // at most 2^31 in magnitude
         let steepest = i16::MAX as i64;
         let slope = scale_by_power(product, self.shift - self.product_bits).clamp(-steepest, steepest);
         let bias = scale_by_power(bias as i64, self.shift - bias_bits as i32);
-        let mean = (self.mean_q16 * slope + (1 << 15)) >> 16;
+        let mean = (self.mean_q16 as i64 * slope + (1 << 15)) >> 16;
         let half = (1 << self.shift) >> 1;
         let middle = (TABLE_LEN as i64 / 2) << self.shift;
         let limit = (1 << 30) - 1;
@@ -143,6 +143,49 @@ impl Line {
         let steps = (q * self.slope as i32 + self.offset) >> self.shift;
         steps.clamp(0, TABLE_LEN as i32 - 1) as usize
     }
+}
+
+/// `floor(sqrt(value))` of a value from 2^62 on (Zimmermann: *Karatsuba Square Root*, 1999), in steps of 32 bits: a
+/// microcontroller divides 64 bits in software.
+fn square_root(value: u64) -> u32 {
+    let (high, low) = ((value >> 32) as u32, value as u32);
+    let first = high.isqrt();
+    let rest = high - first * first;
+    let second = ((rest << 15) + (low >> 17)) / first.max(1);
+    let root = (first << 16) + second.min(0xFFFF);
+    // At most one too large.
+    root - u32::from(u64::from(root) * u64::from(root) > value)
+}
+
+/// `floor(high * 2^32 / divisor)` for a divisor from 2^31 on and `high` up to it, in two digits of 16 bits (Knuth: *The Art
+/// of Computer Programming*, 4.3.1, algorithm D).
+fn divide(high: u32, divisor: u32) -> u64 {
+    if high >= divisor {
+        return 1 << 32;
+    }
+    let leading = (divisor >> 16).max(1);
+    let digit = |rest: u32| {
+        // Too large by 2 at most.
+        let mut digit = u64::from((rest / leading).min(0xFFFF));
+        while digit * u64::from(divisor) > u64::from(rest) << 16 {
+            digit -= 1;
+        }
+        let rest = (u64::from(rest) << 16) - digit * u64::from(divisor);
+        (digit, rest as u32)
+    };
+    let (first, rest) = digit(high);
+    let (second, _) = digit(rest);
+    first << 16 | second
+}
+
+/// `floor(sum * 2^16 / count)`, with the sum of up to 65,536 values of 16 bits.
+fn mean_q16(sum: i64, count: u32) -> i32 {
+    let count = count.clamp(1, 1 << 16);
+    let size = sum.unsigned_abs() as u32;
+    let (whole, rest) = (size / count, size % count);
+    let (part, left) = ((rest << 16) / count, (rest << 16) % count);
+    let mean = (whole << 16).wrapping_add(part) as i32;
+    if sum < 0 { mean.wrapping_neg() - i32::from(left > 0) } else { mean }
 }
 
 /// `round(value * 2^power)`, ties up.
@@ -236,6 +279,30 @@ mod tests {
         norm(&[1, 2, 3, 4], [2, 1], 0, &affine, &mut output, [3, 0]);
         norm(&[5, 6], [1, 1], 0, &affine, &mut output, [3, 2]);
         assert_eq!(output, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn roots_and_quotients_in_steps_are_exact() {
+        let mut word = 0x9e37_79b9_7f4a_7c15u64;
+        for case in 0..200_000 {
+            word = word.wrapping_mul(0xd134_2543_de82_ef95).wrapping_add(1);
+            let bits = word ^ word >> 29;
+            // Near squares, near the ends, and anywhere.
+            let root = bits >> 32 | 1 << 31;
+            let square = root * root;
+            let value =
+                [square, square - 1, square + 1, u64::MAX - (bits >> 50), bits | 1 << 62][case % 5].max(1 << 62);
+            assert_eq!(u64::from(square_root(value)), value.isqrt(), "{value}");
+
+            let divisor = [root as u32, 1 << 31, u32::MAX, (root as u32) | 0xFFFF, root as u32 & !0xFFFF][case % 5];
+            let high = [divisor, divisor - 1, (bits as u32).min(divisor), 1 << 15, 0][case / 5 % 5];
+            assert_eq!(divide(high, divisor), (u64::from(high) << 32) / u64::from(divisor), "{high} {divisor}");
+
+            let count = [1, 2, 1 << 16, (bits >> 48) as u32 + 1][case % 4];
+            let limit = i64::from(count) << 15;
+            let sum = [-limit, limit - i64::from(count), (bits as i64 % limit), 0, -1][case / 4 % 5];
+            assert_eq!(i64::from(mean_q16(sum, count)), (sum << 16).div_euclid(count.into()), "{sum} {count}");
+        }
     }
 
     #[test]

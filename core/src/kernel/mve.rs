@@ -14,9 +14,12 @@ macro_rules! mve {
 
 mod gather;
 mod multiply;
+mod norm;
+mod softmax;
 
 use super::Kernel;
 use super::conv::{ConvShape, ConvWeights, Destination, Rows};
+use super::group_norm::{Line, Moments, TABLE_LEN};
 use crate::quant::Activation;
 use core::arch::naked_asm;
 
@@ -46,6 +49,25 @@ impl Kernel for Mve {
         destination: Destination,
     ) {
         multiply::multiply::<I, O>(shape, constants, count, work, output, zero_out, destination);
+    }
+
+    fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {
+        norm::moments(values, channels, first, size)
+    }
+
+    fn normalize<I: Activation>(
+        values: &[I],
+        lines: &[Line],
+        table: &[i8; TABLE_LEN],
+        output: &mut [i8],
+        channels_out: usize,
+        first: usize,
+    ) {
+        norm::normalize(values, lines, table, output, channels_out, first);
+    }
+
+    fn softmax(row: &mut [i16]) {
+        softmax::softmax(row);
     }
 }
 
