@@ -5,10 +5,12 @@
 mod data;
 mod distill;
 mod eval;
+mod export;
 mod judge;
 mod quantize;
 mod report;
 mod settings;
+mod student;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -29,6 +31,8 @@ enum Command {
     Distill(distill::Args),
     /// Calibrate a run's student and write it as an int8 .mote model
     Quantize(quantize::Args),
+    /// Write a run's student as an ONNX network with quantization nodes
+    Export(export::Args),
     /// Draw a .mote model's samples on this machine; print their Fréchet distance and class accuracy
     Eval(eval::Args),
     /// Print the accuracy of the classifier that judges samples, or train it anew
@@ -44,6 +48,7 @@ impl Cli {
             Command::Train(args) => train::run(args),
             Command::Distill(args) => distill::run(args),
             Command::Quantize(args) => quantize::run(args),
+            Command::Export(args) => export::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Judge(args) => judge::run(args),
             Command::Report(args) => report::run(args),

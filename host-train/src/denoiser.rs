@@ -8,4 +8,5 @@ mod unet;
 pub use file::{DenoiserFile, FileError};
 pub use lower::lower;
 pub use parameters::{gradients, parameters, set_parameters};
-pub use unet::{Block, Condition, ConfigError, Conv, DownLevel, Linear, Norm, UNet, UNetConfig, UpLevel};
+pub(crate) use unet::one;
+pub use unet::{Attention, Block, Condition, ConfigError, Conv, DownLevel, Linear, Norm, UNet, UNetConfig, UpLevel};

@@ -7,6 +7,7 @@ pub mod diffusion;
 pub mod distill;
 pub mod evaluate;
 pub mod files;
+pub mod onnx;
 pub mod ops;
 pub mod preset;
 pub mod progress;

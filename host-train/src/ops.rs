@@ -40,13 +40,7 @@ pub trait DenoiserBackend: Backend {
         offset: Tensor<Self, 2>,
         groups: usize,
     ) -> Tensor<Self, 4> {
-        let shape = x.dims();
-        let [batch, channels, height, width] = shape;
-        let grouped = x.reshape([batch, groups, channels / groups * height * width]);
-        let centered = grouped.clone() - grouped.mean_dim(2);
-        let variance = (centered.clone() * centered.clone()).mean_dim(2);
-        let normal = (centered / (variance + GROUP_NORM_EPSILON).sqrt()).reshape(shape);
-        silu(normal * gain.unsqueeze_dims(&[2, 3]) + offset.unsqueeze_dims(&[2, 3]))
+        silu(group_norm(x, gain, offset, groups))
     }
 
     /// Each pixel becomes 2x2 pixels.
@@ -57,6 +51,22 @@ pub trait DenoiserBackend: Backend {
         let [_, _, height, width] = x.dims();
         interpolate(x, [2 * height, 2 * width], InterpolateOptions::new(InterpolateMode::Nearest))
     }
+}
+
+/// [`DenoiserBackend::group_norm_silu`] without the activation function.
+pub fn group_norm<B: Backend>(
+    x: Tensor<B, 4>,
+    gain: Tensor<B, 2>,
+    offset: Tensor<B, 2>,
+    groups: usize,
+) -> Tensor<B, 4> {
+    let shape = x.dims();
+    let [batch, channels, height, width] = shape;
+    let grouped = x.reshape([batch, groups, channels / groups * height * width]);
+    let centered = grouped.clone() - grouped.mean_dim(2);
+    let variance = (centered.clone() * centered.clone()).mean_dim(2);
+    let normal = (centered / (variance + GROUP_NORM_EPSILON).sqrt()).reshape(shape);
+    normal * gain.unsqueeze_dims(&[2, 3]) + offset.unsqueeze_dims(&[2, 3])
 }
 
 impl DenoiserBackend for burn::backend::NdArray {}

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::denoiser::UNetConfig;
+use crate::denoiser::{UNetConfig, one};
 use crate::diffusion::DiffusionConfig;
 use crate::distill::DistillConfig;
 use crate::files;
@@ -42,6 +42,10 @@ pub struct NetworkPreset {
     pub middle: usize,
     pub groups: usize,
     pub embedding: usize,
+    #[serde(default)]
+    pub attention: Vec<usize>,
+    #[serde(default = "one")]
+    pub heads: usize,
 }
 
 /// How the teacher draws.
@@ -76,9 +80,9 @@ impl Preset {
 
     /// The network for a data set.
     pub fn network(&self, data: &Dataset) -> UNetConfig {
-        let NetworkPreset { widths, blocks, middle, groups, embedding } = self.network.clone();
+        let NetworkPreset { widths, blocks, middle, groups, embedding, attention, heads } = self.network.clone();
         let (height, width, channels, classes) = (data.height, data.width, data.channels, data.classes());
-        UNetConfig { height, width, channels, classes, widths, blocks, middle, groups, embedding }
+        UNetConfig { height, width, channels, classes, widths, blocks, middle, groups, embedding, attention, heads }
     }
 
     /// Samples to draw for `classes` classes: [`SamplePreset::samples`] rounded up to a multiple.

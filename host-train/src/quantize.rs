@@ -9,10 +9,12 @@ mod calibrate;
 mod export;
 mod fake_quant;
 mod graph;
+#[cfg(test)]
+pub(crate) mod random_network;
 mod run;
 
 pub use calibrate::{Calibration, calibrate};
-pub use export::{ExportError, Exported, export};
+pub use export::{ExportError, Exported, Table, export, tables};
 pub use fake_quant::FakeQuant;
-pub use graph::{Graph, GraphConv, GraphNorm, GraphOp, Role};
+pub use graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role};
 pub use run::{NoObserver, Observer, Sampler};

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use mote_core::format::{OpSpec, Spec, emit, emitted_len};
+use mote_core::format::{ConvSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
 use mote_core::kernel::Destination;
 use mote_core::model::{Element, Row, Tensor};
+use mote_core::plan;
 use mote_train::dataset::{Dataset, embedded};
 use mote_train::evaluate::SAMPLING_SEED;
 use mote_train::evaluate::draw::draw;
@@ -20,10 +21,11 @@ const SAMPLES: usize = 40;
 fn noise_model() -> Vec<u8> {
     let one = 1 << 20;
     let row = Row { p: one, q: 0, a: 0, b: one, b_prev: 0, c: 0, signal: 0, noise: one, timestep: 0 };
-    let tensor =
-        |offset| Tensor { offset, height: 14, width: 14, channels: 1, element: Element::I16, zero: 0, scale: 1.0 };
-    let conv = OpSpec::Conv {
+    let tensor = Tensor { offset: 0, height: 14, width: 14, channels: 1, element: Element::I16, zero: 0, scale: 1.0 };
+    let mut tensors = [tensor; 2];
+    let mut ops = [OpSpec::Conv(ConvSpec {
         input: 0,
+        norm: None,
         output: 1,
         kernel: 3,
         stride: 1,
@@ -32,7 +34,9 @@ fn noise_model() -> Vec<u8> {
         weights: &[0; 9],
         bias: &[0],
         multipliers: &[1 << 20],
-    };
+        memory: OpMemory::default(),
+    })];
+    plan::place(&mut tensors, &mut ops, None, 0);
     let spec = Spec {
         name: "noise",
         sample: [14, 14, 1],
@@ -40,8 +44,8 @@ fn noise_model() -> Vec<u8> {
         clamp: [-4096, 4096],
         history: None,
         rows: &[row],
-        tensors: &[tensor(0), tensor(392)],
-        ops: &[conv],
+        tensors: &tensors,
+        ops: &ops,
     };
     let mut file = vec![0; emitted_len(&spec)];
     emit(&spec, &mut file).expect("a valid specification");

@@ -42,6 +42,8 @@ enum Verb {
     Distill(verb::training::Arguments),
     /// Quantize the student and write a .mote file (passed on to mote-train)
     Quantize(verb::training::Arguments),
+    /// Write the student as an ONNX network for other runtimes (passed on to mote-train)
+    Export(verb::training::Arguments),
     /// Measure a .mote file's quality on the host (passed on to mote-train)
     Eval(verb::training::Arguments),
     /// Show everything about a .mote file: shapes, steps, operations, memory
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Verb::Train(arguments) => verb::training::run("train", &arguments),
         Verb::Distill(arguments) => verb::training::run("distill", &arguments),
         Verb::Quantize(arguments) => verb::training::run("quantize", &arguments),
+        Verb::Export(arguments) => verb::training::run("export", &arguments),
         Verb::Eval(arguments) => verb::training::run("eval", &arguments),
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),

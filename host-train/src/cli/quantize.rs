@@ -2,36 +2,26 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
-use burn::backend::Flex;
 use mote_core::{Generator, Model, Request, aligned};
 use serde::Serialize;
 
-use super::Usage;
-use crate::denoiser::{DenoiserFile, lower};
+use super::student::{self, CALIBRATION_SEED};
 use crate::evaluate::SAMPLING_SEED;
 use crate::files;
-use crate::quantize::{Graph, NoObserver, Sampler, calibrate, export};
+use crate::quantize::{Graph, NoObserver, Sampler, export};
 use crate::run_dir::RunDir;
-
-/// Range of `x0`: pixels from black to white.
-const CLAMP: [f32; 2] = [-1.0, 1.0];
 
 /// Calibrates the run's student on its own sampling trajectories and writes the int8 model.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The run's folder, where `mote-train distill` has been
-    #[arg(long, value_name = "DIR")]
-    run: PathBuf,
+    #[command(flatten)]
+    student: student::Args,
     /// The model's file [default: DIR/model.mote]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// A name kept in the file [default: the run folder's]
-    #[arg(long)]
-    name: Option<String>,
-    /// Samples to calibrate on, classes in turn
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    samples: u32,
+    /// Bytes that the arena may have over the smallest; more make drawing faster
+    #[arg(long, value_name = "BYTES", default_value_t = 8192)]
+    slack: usize,
 }
 
 /// What the manifest says of the quantized model.
@@ -48,30 +38,16 @@ struct Record {
     difference_from_float: f32,
 }
 
-/// Calibration draws other samples than evaluation does.
-const CALIBRATION_SEED: u64 = SAMPLING_SEED + 1;
 /// Samples on which int8 is compared with float.
 const COMPARED: u64 = 50;
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let dir = args.run.display();
-    let path = args.run.join("student.safetensors");
-    if !path.exists() {
-        return Err(Usage(format!("{dir} holds no student; run `mote-train distill --run {dir}` first")).into());
-    }
-    let student = DenoiserFile::from_bytes(&files::read(&path)?).with_context(|| path.display().to_string())?;
-    let folder = args.run.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = args.name.or(folder).unwrap_or_default();
-
-    let diffusion = student.diffusion.build()?;
-    let net = student.net::<Flex>(&Default::default())?;
-    let rows = diffusion.ddim(student.steps);
-    let graph = lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP);
-    let exported = export(&graph, &calibrate(&graph, CALIBRATION_SEED, args.samples as usize))?;
+    let (graph, calibration) = args.student.calibrated()?;
+    let exported = export(&graph, &calibration, args.slack)?;
     let model = Model::parse(&exported.file)?;
     let difference = difference_from_float(&graph, &model)?;
 
-    let out = args.out.unwrap_or_else(|| args.run.join("model.mote"));
+    let out = args.out.unwrap_or_else(|| args.student.run.join("model.mote"));
     files::write_atomically(&out, &exported.file)?;
     let record = Record {
         command: std::env::args().collect::<Vec<_>>().join(" "),
@@ -79,11 +55,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         file_bytes: exported.file.len(),
         arena_bytes: model.arena_len(),
         macs_per_pass: graph.macs(),
-        calibration_samples: args.samples,
+        calibration_samples: args.student.samples,
         calibration_seed: CALIBRATION_SEED,
         difference_from_float: difference,
     };
-    RunDir::create(&args.run)?.record("model", &record)?;
+    RunDir::create(&args.student.run)?.record("model", &record)?;
     println!(
         "Wrote {}: {} bytes, arena {} bytes, {:.2} M multiply-accumulates a pass, {} passes; int8 differs from float by {:.4} \
          (root mean square, data from -1 to 1)",

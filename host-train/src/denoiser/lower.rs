@@ -4,9 +4,9 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use mote_core::step_table::StepRow;
 
-use super::unet::{Block, Condition, Conv, Norm, UNet, UNetConfig};
+use super::unet::{Attention, Block, Condition, Conv, Norm, UNet, UNetConfig};
 use crate::ops::GROUP_NORM_EPSILON;
-use crate::quantize::{Graph, GraphConv, GraphNorm, GraphOp, Role};
+use crate::quantize::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role};
 
 /// The network that draws `rows` for every class of `config`, as a graph of core's operations.
 ///
@@ -58,30 +58,44 @@ impl<B: Backend> Lowering<B> {
         let mut h = self.grow(state, &net.conv_in, PLAIN);
         let mut skips = Vec::new();
         for level in &net.down {
-            h = level.blocks.iter().fold(h, |h, block| self.block(&[h], block));
+            level.blocks.iter().for_each(|block| self.block(h, None, block));
             skips.push(h);
             h = self.grow(h, &level.down, Wiring { stride: 2, ..PLAIN });
         }
-        h = net.middle.iter().fold(h, |h, block| self.block(&[h], block));
+        net.middle.iter().for_each(|block| self.block(h, None, block));
         for (level, skip) in net.up.iter().zip(skips.into_iter().rev()) {
             h = self.grow(h, &level.up, Wiring { upsample: 2, ..PLAIN });
-            let mut inputs = vec![h, skip];
-            for block in &level.blocks {
-                h = self.block(&inputs, block);
-                inputs = vec![h];
-            }
+            let mut skip = Some(skip);
+            level.blocks.iter().for_each(|block| self.block(h, skip.take(), block));
         }
-        let activation = self.norm(&[h], &net.norm_out);
-        self.conv(activation, output, &Weights::of(&net.conv_out), PLAIN);
+        let norm = self.norm(None, &net.norm_out);
+        self.conv(h, Some(norm), output, &Weights::of(&net.conv_out), PLAIN);
     }
 
-    /// A residual block that reads the concatenation of `inputs` and adds to the first.
-    fn block(&mut self, inputs: &[usize], block: &Block<B>) -> usize {
-        let activation = self.norm(inputs, &block.norm1);
-        let h = self.grow(activation, &block.conv1, PLAIN);
-        let activation = self.conditioned_norm(h, block);
-        self.conv(activation, inputs[0], &Weights::of(&block.conv2), ADD);
-        inputs[0]
+    /// A residual block that reads `h` and the skip, and adds to `h`.
+    fn block(&mut self, h: usize, skip: Option<usize>, block: &Block<B>) {
+        let weights = Weights::of(&block.conv1);
+        let [height, width, _] = self.graph.tensors[h].shape;
+        let middle = self.graph.tensor([height, width, weights.outputs], Role::Residual);
+        let norm = self.norm(skip, &block.norm1);
+        self.conv(h, Some(norm), middle, &weights, PLAIN);
+        let norm = self.conditioned_norm(block);
+        self.conv(middle, Some(norm), h, &Weights::of(&block.conv2), ADD);
+        if let Some(attention) = &block.attention {
+            self.attention(h, attention);
+        }
+    }
+
+    /// An attention over `h`, added to it.
+    fn attention(&mut self, h: usize, attention: &Attention<B>) {
+        let [height, width, channels] = self.graph.tensors[h].shape;
+        let [qkv, attended] =
+            [3 * channels, channels].map(|channels| self.graph.tensor([height, width, channels], Role::Attention));
+        let norm = GraphNorm { activation: Activation::Identity, ..self.norm(None, &attention.norm) };
+        self.conv(h, Some(norm), qkv, &Weights::of(&attention.qkv), PLAIN);
+        let heads = attention.heads;
+        self.graph.ops.push(GraphOp::Attention(GraphAttention { input: qkv, output: attended, heads }));
+        self.conv(attended, None, h, &Weights::of(&attention.out), ADD);
     }
 
     /// A convolution to a new tensor of the residual stream.
@@ -90,13 +104,14 @@ impl<B: Backend> Lowering<B> {
         let [height, width, _] = self.graph.tensors[input].shape;
         let side = |side: usize| (side * wiring.upsample).div_ceil(wiring.stride);
         let output = self.graph.tensor([side(height), side(width), weights.outputs], Role::Residual);
-        self.conv(input, output, &weights, wiring);
+        self.conv(input, None, output, &weights, wiring);
         output
     }
 
-    fn conv(&mut self, input: usize, output: usize, weights: &Weights, wiring: Wiring) {
+    fn conv(&mut self, input: usize, norm: Option<GraphNorm>, output: usize, weights: &Weights, wiring: Wiring) {
         self.graph.ops.push(GraphOp::Conv(GraphConv {
             input,
+            norm,
             output,
             kernel: weights.kernel,
             stride: wiring.stride,
@@ -107,28 +122,23 @@ impl<B: Backend> Lowering<B> {
         }));
     }
 
-    fn norm(&mut self, inputs: &[usize], norm: &Norm<B>) -> usize {
-        let (gain, bias) = (values(norm.gain.val()), values(norm.bias.val()));
-        self.normalize(inputs, false, gain.into_iter().zip(bias).map(|(gain, bias)| [gain, bias]).collect())
+    fn norm(&self, second: Option<usize>, norm: &Norm<B>) -> GraphNorm {
+        self.normalization(second, false, [norm.gain.val(), norm.bias.val()].map(values))
     }
 
-    fn conditioned_norm(&mut self, input: usize, block: &Block<B>) -> usize {
-        let [gain, bias] = block.folded(self.condition.clone()).map(values);
-        self.normalize(&[input], true, gain.into_iter().zip(bias).map(|(gain, bias)| [gain, bias]).collect())
+    fn conditioned_norm(&self, block: &Block<B>) -> GraphNorm {
+        self.normalization(None, true, block.folded(self.condition.clone()).map(values))
     }
 
-    fn normalize(&mut self, inputs: &[usize], conditioned: bool, affine: Vec<[f32; 2]>) -> usize {
-        let [height, width, _] = self.graph.tensors[inputs[0]].shape;
-        let channels = inputs.iter().map(|&input| self.graph.tensors[input].shape[2]).sum();
-        let output = self.graph.tensor([height, width, channels], Role::Activation);
-        self.graph.ops.push(GraphOp::NormSilu(GraphNorm {
-            inputs: inputs.iter().map(|&input| (input, self.groups)).collect(),
-            output,
+    fn normalization(&self, second: Option<usize>, conditioned: bool, [gain, bias]: [Vec<f32>; 2]) -> GraphNorm {
+        GraphNorm {
+            second,
+            groups: self.groups,
             epsilon: GROUP_NORM_EPSILON as f32,
+            activation: Activation::Silu,
             conditioned,
-            affine,
-        }));
-        output
+            affine: gain.into_iter().zip(bias).map(|(gain, bias)| [gain, bias]).collect(),
+        }
     }
 }
 
@@ -174,6 +184,18 @@ mod tests {
     use crate::quantize::{NoObserver, Sampler};
     use mote_core::step_table::{Objective, Variance};
 
+    /// A network of `config` whose parameters are of ordinary size, none of them zero, lowered for `timesteps`.
+    fn lowered(config: &UNetConfig, timesteps: &[u32]) -> (UNet<Flex>, Graph) {
+        let device = Default::default();
+        let net = config.init::<Flex>(3, &device).unwrap();
+        let count = parameters(&net).dims()[0];
+        let random: Vec<f32> = (0..count).map(|i| (i as f32 * 0.731).sin() * 0.4).collect();
+        let net = set_parameters(net, Tensor::from_data(TensorData::new(random, [count]), &device));
+        let row = |&timestep: &u32| StepRow::new(Objective::V, Variance::Eta(0.0), timestep, 0.5, 1.0);
+        let graph = lower(&net, config, "test", timesteps.iter().map(row).collect(), 1000, [-1.0, 1.0]);
+        (net, graph)
+    }
+
     /// The graph's own loops and burn's tensors compute the same network, every row and class.
     #[test]
     fn the_graph_computes_what_the_network_computes() {
@@ -187,15 +209,12 @@ mod tests {
             middle: 1,
             groups: 2,
             embedding: 8,
+            attention: vec![1],
+            heads: 3,
         };
         let device = Default::default();
-        let net = config.init::<Flex>(3, &device).unwrap();
-        let count = parameters(&net).dims()[0];
-        let random: Vec<f32> = (0..count).map(|i| (i as f32 * 0.731).sin() * 0.4).collect();
-        let net = set_parameters(net, Tensor::from_data(TensorData::new(random, [count]), &device));
-        let row = |timestep| StepRow::new(Objective::V, Variance::Eta(0.0), timestep, 0.5, 1.0);
         let timesteps = [900, 20];
-        let graph = lower(&net, &config, "test", timesteps.map(row).to_vec(), 1000, [-1.0, 1.0]);
+        let (net, graph) = lowered(&config, &timesteps);
 
         let [height, width, channels] = [8, 4, 2];
         let image = |y: usize, x: usize, c: usize| ((y * 31 + x * 7 + c * 3) as f32 * 0.37).cos();

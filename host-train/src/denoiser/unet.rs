@@ -1,8 +1,10 @@
-//! A 2-D U-Net of residual blocks, conditioned on timestep and class by scale and shift (Dhariwal, Nichol, *Diffusion
-//! Models Beat GANs*, 2021, without attention).
+//! A 2-D U-Net of residual blocks, conditioned on timestep and class by scale and shift, with self-attention where the
+//! recipe asks for it (Dhariwal, Nichol, *Diffusion Models Beat GANs*, 2021).
 //!
 //! Block: `h = conv1(silu(norm1(x)))`, `h = conv2(silu(norm2(h) * (1 + scale) + shift))`, result `x + h`.
 //! `(scale, shift) = affine(silu(e))` with `e = time_out(silu(time_in(features))) + class_embedding[class]`.
+//!
+//! Attention, after a block: `x + out(softmax(q k^T / sqrt(channels of a head)) v)` with `(q, k, v) = qkv(norm(x))`.
 //!
 //! Net: `conv_in`; each level but the last: blocks, then a stride 2 convolution to the next level's width; the middle
 //! blocks at the last level; back up: nearest upsampling, a convolution to the level's width, blocks, the first of which
@@ -12,14 +14,14 @@
 //! network's number of groups.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::silu;
+use burn::tensor::activation::{silu, softmax};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use mote_core::noise::Philox;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::ops::DenoiserBackend;
+use crate::ops::{DenoiserBackend, group_norm};
 
 /// Longest period of the timestep's sines and cosines, in timesteps / 2 pi.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -46,6 +48,17 @@ pub struct UNetConfig {
     pub groups: usize,
     /// Length of the embedding and of the timestep's features; even.
     pub embedding: usize,
+    /// Levels whose blocks an attention follows; 0 is the finest.
+    #[serde(default)]
+    pub attention: Vec<usize>,
+    /// Heads of an attention.
+    #[serde(default = "one")]
+    pub heads: usize,
+}
+
+/// The heads when none are named.
+pub(crate) fn one() -> usize {
+    1
 }
 
 /// Why a network of these sizes cannot be trained or run.
@@ -83,6 +96,22 @@ pub enum ConfigError {
         /// The network's groups.
         groups: usize,
     },
+    /// An attention at a level that is not there.
+    #[error("attention at level {level}, but the network has levels 0 to {last}")]
+    NoLevel {
+        /// The level.
+        level: usize,
+        /// The last one.
+        last: usize,
+    },
+    /// A width does not split into heads.
+    #[error("a level of {width} channels cannot be split into {heads} heads")]
+    Heads {
+        /// Channels of the level.
+        width: usize,
+        /// Heads of an attention.
+        heads: usize,
+    },
     /// Sines and cosines come in pairs.
     #[error("the embedding's length is {0}; it must be even")]
     Embedding(usize),
@@ -104,6 +133,7 @@ impl UNetConfig {
             ("middle", self.middle),
             ("groups", self.groups),
             ("embedding", self.embedding),
+            ("heads", self.heads),
         ];
         if let Some((name, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Zero(name));
@@ -129,6 +159,12 @@ impl UNetConfig {
         if let Some(&width) = self.widths.iter().find(|&&width| width == 0 || width % self.groups != 0) {
             return Err(ConfigError::Groups { width, groups: self.groups });
         }
+        for &level in &self.attention {
+            let &width = self.widths.get(level).ok_or(ConfigError::NoLevel { level, last: halvings })?;
+            if !width.is_multiple_of(self.heads) {
+                return Err(ConfigError::Heads { width, heads: self.heads });
+            }
+        }
         if !self.embedding.is_multiple_of(2) {
             return Err(ConfigError::Embedding(self.embedding));
         }
@@ -148,31 +184,33 @@ impl UNetConfig {
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Result<UNet<B>, ConfigError> {
         self.check()?;
         let mut init = Init { rng: Philox::new(seed), device: device.clone() };
-        let (embedding, groups) = (self.embedding, self.groups);
-        let last = self.widths[self.widths.len() - 1];
-        let blocks = |first: Input, width: usize, count: usize, init: &mut Init<B>| -> Vec<Block<B>> {
+        let embedding = self.embedding;
+        let levels = || self.widths.windows(2).enumerate();
+        let last = self.widths.len() - 1;
+        let blocks = |first: Input, level: usize, count: usize, init: &mut Init<B>| -> Vec<Block<B>> {
             let input = |index| if index == 0 { first } else { Input::Plain };
-            (0..count).map(|index| Block::new(input(index), width, embedding, groups, init)).collect()
+            (0..count).map(|index| Block::new(input(index), self, level, init)).collect()
         };
         Ok(UNet {
             time_in: Linear::new(embedding, embedding, &mut init),
             time_out: Linear::new(embedding, embedding, &mut init),
             class_embedding: init.uniform([self.classes + 1, embedding], 0.5),
             conv_in: Conv::new(self.channels, self.widths[0], 3, Start::Random, &mut init),
-            down: (self.widths.windows(2))
-                .map(|pair| DownLevel {
-                    blocks: blocks(Input::Plain, pair[0], self.blocks, &mut init),
+            down: levels()
+                .map(|(level, pair)| DownLevel {
+                    blocks: blocks(Input::Plain, level, self.blocks, &mut init),
                     down: Conv::new(pair[0], pair[1], 3, Start::Random, &mut init),
                 })
                 .collect(),
             middle: blocks(Input::Plain, last, self.middle, &mut init),
-            up: (self.widths.windows(2).rev())
-                .map(|pair| UpLevel {
+            up: levels()
+                .rev()
+                .map(|(level, pair)| UpLevel {
                     up: Conv::new(pair[1], pair[0], 3, Start::Random, &mut init),
-                    blocks: blocks(Input::Joined, pair[0], self.blocks, &mut init),
+                    blocks: blocks(Input::Joined, level, self.blocks, &mut init),
                 })
                 .collect(),
-            norm_out: Norm::new(self.widths[0], groups, &mut init),
+            norm_out: Norm::new(self.widths[0], self.groups, &mut init),
             conv_out: Conv::new(self.widths[0], self.channels, 3, Start::Zero, &mut init),
         })
     }
@@ -317,6 +355,8 @@ pub struct Block<B: Backend> {
     pub norm2: Norm<B>,
     /// 3x3.
     pub conv2: Conv<B>,
+    /// After the block, where the level has one.
+    pub attention: Option<Attention<B>>,
 }
 
 /// What a block's first normalization and convolution read.
@@ -329,7 +369,8 @@ enum Input {
 }
 
 impl<B: Backend> Block<B> {
-    fn new(input: Input, width: usize, embedding: usize, groups: usize, init: &mut Init<B>) -> Self {
+    fn new(input: Input, config: &UNetConfig, level: usize, init: &mut Init<B>) -> Self {
+        let (width, groups, embedding) = (config.widths[level], config.groups, config.embedding);
         let parts = match input {
             Input::Plain => 1,
             Input::Joined => 2,
@@ -340,6 +381,7 @@ impl<B: Backend> Block<B> {
             affine: Linear::new(embedding, 2 * width, init),
             norm2: Norm::new(width, groups, init),
             conv2: Conv::new(width, width, 3, Start::Zero, init),
+            attention: config.attention.contains(&level).then(|| Attention::new(width, groups, config.heads, init)),
         }
     }
 
@@ -370,7 +412,52 @@ impl<B: DenoiserBackend> Block<B> {
         let h = self.conv1.forward(self.norm1.silu(joined), 1);
         let [gain, offset] = self.folded(embedding);
         let h = B::group_norm_silu(h, gain, offset, self.norm2.groups);
-        x + self.conv2.forward(h, 1)
+        let x = x + self.conv2.forward(h, 1);
+        match &self.attention {
+            Some(attention) => attention.forward(x),
+            None => x,
+        }
+    }
+}
+
+/// Self-attention over the pixels, with a residual connection.
+#[derive(Module, Debug)]
+pub struct Attention<B: Backend> {
+    /// Of the input.
+    pub norm: Norm<B>,
+    /// 1x1, to queries, keys and values.
+    pub qkv: Conv<B>,
+    /// 1x1.
+    pub out: Conv<B>,
+    /// Heads.
+    pub heads: usize,
+}
+
+impl<B: Backend> Attention<B> {
+    fn new(width: usize, groups: usize, heads: usize, init: &mut Init<B>) -> Self {
+        Self {
+            norm: Norm::new(width, groups, init),
+            qkv: Conv::new(width, 3 * width, 1, Start::Random, init),
+            out: Conv::new(width, width, 1, Start::Zero, init),
+            heads,
+        }
+    }
+}
+
+impl<B: DenoiserBackend> Attention<B> {
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [batch, channels, height, width] = x.dims();
+        let head = channels / self.heads;
+        let Norm { gain, bias, groups } = &self.norm;
+        let normal = group_norm(x.clone(), gain.val().unsqueeze(), bias.val().unsqueeze(), *groups);
+        let qkv = self.qkv.forward(normal, 1);
+        let [queries, keys, values] = [0, 1, 2].map(|part| {
+            let part = qkv.clone().narrow(1, part * channels, channels);
+            part.reshape([batch, self.heads, head, height * width])
+        });
+        let scores = queries.swap_dims(2, 3).matmul(keys) / (head as f64).sqrt();
+        let attended = values.matmul(softmax(scores, 3).swap_dims(2, 3));
+        x + self.out.forward(attended.reshape([batch, channels, height, width]), 1)
     }
 }
 
@@ -468,6 +555,8 @@ mod tests {
             middle: 1,
             groups: 2,
             embedding: 8,
+            attention: vec![1],
+            heads: 2,
         }
     }
 
@@ -500,6 +589,9 @@ mod tests {
         assert!(odd.check().unwrap_err().to_string().contains("5x6 pixels cannot be halved 1 times"));
         let groups = UNetConfig { groups: 3, ..small() };
         assert_eq!(groups.check(), Err(ConfigError::Groups { width: 4, groups: 3 }));
+        let level = UNetConfig { attention: vec![2], ..small() };
+        assert_eq!(level.check(), Err(ConfigError::NoLevel { level: 2, last: 1 }));
+        assert_eq!(UNetConfig { heads: 3, ..small() }.check(), Err(ConfigError::Heads { width: 8, heads: 3 }));
         assert_eq!(UNetConfig { middle: 0, ..small() }.check(), Err(ConfigError::Zero("middle")));
         assert_eq!(UNetConfig { embedding: 7, ..small() }.check(), Err(ConfigError::Embedding(7)));
         assert_eq!(UNetConfig { widths: vec![], ..small() }.check(), Err(ConfigError::Zero("number of widths")));

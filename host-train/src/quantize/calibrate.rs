@@ -10,19 +10,26 @@ use rayon::prelude::*;
 pub struct Calibration {
     /// Smallest and largest value written to each tensor.
     pub tensors: Vec<[f32; 2]>,
-    /// Smallest and largest value before the activation that writes each tensor.
+    /// Smallest and largest value that each operation reads before the activation function, where it normalizes.
     pub normalized: Vec<[f32; 2]>,
+    /// Smallest and largest result of each convolution, before it is added to the output.
+    pub convolved: Vec<[f32; 2]>,
 }
 
 impl Calibration {
-    fn empty(tensors: usize) -> Self {
-        let nothing = vec![[f32::INFINITY, f32::NEG_INFINITY]; tensors];
-        Calibration { tensors: nothing.clone(), normalized: nothing }
+    fn empty(graph: &Graph) -> Self {
+        let nothing = |count| vec![[f32::INFINITY, f32::NEG_INFINITY]; count];
+        let ops = graph.ops.len();
+        Calibration { tensors: nothing(graph.tensors.len()), normalized: nothing(ops), convolved: nothing(ops) }
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = &[f32; 2]> {
+        self.tensors.iter().chain(&self.normalized).chain(&self.convolved)
     }
 
     fn union(mut self, other: &Self) -> Self {
-        let all = self.tensors.iter_mut().chain(&mut self.normalized);
-        for (range, more) in all.zip(other.tensors.iter().chain(&other.normalized)) {
+        let all = self.tensors.iter_mut().chain(&mut self.normalized).chain(&mut self.convolved);
+        for (range, more) in all.zip(other.ranges()) {
             *range = [range[0].min(more[0]), range[1].max(more[1])];
         }
         self
@@ -34,8 +41,12 @@ impl Observer for Calibration {
         widen(&mut self.tensors[tensor], values);
     }
 
-    fn normalized(&mut self, tensor: usize, values: &mut [f32]) {
-        widen(&mut self.normalized[tensor], values);
+    fn normalized(&mut self, op: usize, values: &mut [f32]) {
+        widen(&mut self.normalized[op], values);
+    }
+
+    fn convolved(&mut self, op: usize, values: &mut [f32]) {
+        widen(&mut self.convolved[op], values);
     }
 }
 
@@ -48,11 +59,11 @@ fn widen(range: &mut [f32; 2], values: &[f32]) {
 /// Draws `samples` samples of `seed`, classes in turn, and records the ranges.
 pub fn calibrate(graph: &Graph, seed: u64, samples: usize) -> Calibration {
     let draw = |index: usize| {
-        let mut seen = Calibration::empty(graph.tensors.len());
+        let mut seen = Calibration::empty(graph);
         let class = (index % graph.classes) as u16;
         Sampler::new(graph).draw(Request { class, seed, sample: index as u64, first_row: 0 }, &mut seen);
         seen
     };
     let parts: Vec<Calibration> = (0..samples).into_par_iter().map(draw).collect();
-    parts.iter().fold(Calibration::empty(graph.tensors.len()), Calibration::union)
+    parts.iter().fold(Calibration::empty(graph), Calibration::union)
 }

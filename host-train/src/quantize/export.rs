@@ -1,9 +1,9 @@
 //! Choosing scales, rounding constants, writing the file.
 
 use super::calibrate::Calibration;
-use super::graph::{Graph, GraphConv, GraphNorm, GraphOp, OUTPUT, Role, STATE};
-use mote_core::format::{EmitError, OpSpec, Spec, emit, emitted_len};
-use mote_core::kernel::{Destination, SILU_TABLE_LEN};
+use super::graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, OUTPUT, Role, STATE};
+use mote_core::format::{AttentionSpec, ConvSpec, EmitError, NormSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
+use mote_core::kernel::{Destination, TABLE_LEN};
 use mote_core::model::{Element, NormPart, Row, Tensor};
 use mote_core::plan;
 use mote_core::quant::STATE_ONE;
@@ -33,41 +33,52 @@ pub struct Exported {
     pub file: Vec<u8>,
     /// Tensors with scales, zero points and offsets.
     pub tensors: Vec<Tensor>,
-    /// For each activation tensor, the real value of table index -256 and of one table step.
+    /// For each operation that normalizes, how it stores what it normalized.
     pub tables: Vec<Option<Table>>,
 }
 
-/// How table indices stand for values before the activation.
+/// How a convolution's normalized input is stored: table indices stand for values before the activation function, the
+/// table's entries for values after it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Table {
-    /// The value of index -256.
+    /// The activation function.
+    pub activation: Activation,
+    /// The value of the first entry's index.
     pub low: f32,
-    /// The value of one step.
+    /// The value of one index step.
     pub step: f32,
+    /// The value of one step of an entry.
+    pub scale: f32,
+    /// The entry that stands for 0.
+    pub zero: i32,
 }
 
 /// Head room of the 16-bit tensors over the calibrated range.
 const HEAD_ROOM: f32 = 2.0;
 /// Largest ratio of scales that a multiplier below 2^31 can express, with a little room.
 const LARGEST_RATIO: f32 = 0.4999;
+/// Steps of an attention's score in an octave, the unit in which the device takes powers of two.
+const OCTAVE: f32 = 256.0;
 /// Smallest ratio of accumulator step to output step: finer weights would not change the output.
 const SMALLEST_RATIO: f32 = 1.0 / 65536.0;
 
-/// Quantizes `graph` with the ranges of `calibration`.
+/// Quantizes `graph` with the ranges of `calibration`. `slack` is how many bytes the arena may have over the smallest, for
+/// faster passes ([`plan::place`]).
 ///
 /// # Errors
 /// [`ExportError`] if values are not finite or do not fit the format.
-pub fn export(graph: &Graph, calibration: &Calibration) -> Result<Exported, ExportError> {
+pub fn export(graph: &Graph, calibration: &Calibration, slack: usize) -> Result<Exported, ExportError> {
     for (tensor, range) in calibration.tensors.iter().enumerate() {
         if !range.iter().all(|v| v.is_finite()) {
             return Err(ExportError::NotFinite { tensor });
         }
     }
-    let tables = choose_tables(graph, calibration);
+    let tables = tables(graph, calibration);
     let mut tensors = choose_scales(graph, calibration, &tables);
-    let rounded: Vec<Rounded<'_>> = graph.ops.iter().map(|op| round_op(op, &tensors, &tables)).collect();
-    let ops: Vec<OpSpec<'_>> = rounded.iter().map(Rounded::spec).collect();
-    plan::place(&mut tensors, &ops, None);
+    let rounded: Vec<Rounded<'_>> =
+        graph.ops.iter().zip(&tables).map(|(op, table)| round_op(op, &tensors, table.as_ref())).collect();
+    let mut ops: Vec<OpSpec<'_>> = rounded.iter().map(Rounded::spec).collect();
+    plan::place(&mut tensors, &mut ops, None, slack);
 
     let mut rows = Vec::with_capacity(graph.rows.len());
     for row in &graph.rows {
@@ -97,52 +108,82 @@ fn write(graph: &Graph, rows: &[Row], tensors: &[Tensor], ops: &[OpSpec<'_>]) ->
     Ok(file)
 }
 
-pub(super) fn silu(z: f32) -> f32 {
-    z / (1.0 + (-z).exp())
-}
-
-/// Index -256 is the smallest calibrated value before the activation, 255 the largest.
-fn choose_tables(graph: &Graph, calibration: &Calibration) -> Vec<Option<Table>> {
-    let table = |(tensor, [low, high]): (_, &[f32; 2])| {
-        let activation = graph.tensors.get::<usize>(tensor)?.role == Role::Activation;
-        activation.then(|| Table { low: *low, step: ((high - low) / (SILU_TABLE_LEN - 1) as f32).max(1e-6) })
+/// For each operation that normalizes, its table: the first index is the smallest calibrated value before the activation
+/// function, the last the largest.
+pub fn tables(graph: &Graph, calibration: &Calibration) -> Vec<Option<Table>> {
+    let table = |(op, &[low, high]): (&GraphOp, &[f32; 2])| match op {
+        GraphOp::Conv(GraphConv { norm: Some(norm), .. }) => Some(Table::new(norm.activation, low, high)),
+        _ => None,
     };
-    calibration.normalized.iter().enumerate().map(table).collect()
+    graph.ops.iter().zip(&calibration.normalized).map(table).collect()
 }
 
 impl Table {
+    fn new(activation: Activation, low: f32, high: f32) -> Self {
+        let step = ((high - low) / (TABLE_LEN - 1) as f32).max(1e-6);
+        let mut table = Table { activation, low, step, scale: 1.0, zero: 0 };
+        let values = (0..TABLE_LEN).map(|entry| activation.of(table.value(entry)));
+        let [least, most] = values.fold([0.0f32, 0.0f32], |[least, most], v| [least.min(v), most.max(v)]);
+        table.scale = (most - least).max(1e-6) / 255.0;
+        table.zero = (-128.0 - least / table.scale).round() as i32;
+        table
+    }
+
+    /// The value before the activation function that an entry stands for.
     pub(super) fn value(&self, entry: usize) -> f32 {
         self.low + self.step * entry as f32
     }
 
-    /// Smallest and largest activation that the table can give, zero among them.
-    fn range(&self) -> [f32; 2] {
-        let values = (0..SILU_TABLE_LEN).map(|entry| silu(self.value(entry)));
-        values.fold([0.0, 0.0], |[low, high], v| [low.min(v), high.max(v)])
+    /// What an entry holds.
+    fn entry(&self, entry: usize) -> i8 {
+        let stored = self.activation.of(self.value(entry)) / self.scale + self.zero as f32;
+        stored.round().clamp(-128.0, 127.0) as i8
+    }
+}
+
+/// Scale, zero point and largest magnitude of what the windows of a convolution hold.
+#[derive(Clone, Copy)]
+struct Read {
+    scale: f32,
+    zero: i32,
+    largest: i64,
+}
+
+impl Read {
+    fn of(input: &Tensor, table: Option<&Table>) -> Self {
+        match (table, input.element) {
+            (Some(table), _) => Read { scale: table.scale, zero: table.zero, largest: 128 },
+            (None, Element::I8) => Read { scale: input.scale, zero: input.zero, largest: 128 },
+            (None, Element::I16) => Read { scale: input.scale, zero: input.zero, largest: 32768 },
+        }
     }
 }
 
 fn choose_scales(graph: &Graph, calibration: &Calibration, tables: &[Option<Table>]) -> Vec<Tensor> {
     let mut tensors: Vec<Tensor> = Vec::with_capacity(graph.tensors.len());
-    for (index, tensor) in graph.tensors.iter().enumerate() {
-        let [low, high] = calibration.tensors[index];
+    for (tensor, [low, high]) in graph.tensors.iter().zip(&calibration.tensors) {
         let largest = low.abs().max(high.abs()).max(1e-3);
-        let (element, scale, zero) = match (tensor.role, tables[index]) {
-            (Role::State, _) => (Element::I16, 1.0 / f32::from(STATE_ONE), 0),
-            (Role::Activation, Some(table)) => {
-                let [low, high] = table.range();
-                let scale = (high - low).max(1e-6) / 255.0;
-                (Element::I8, scale, (-128.0 - low / scale).round() as i32)
-            }
-            _ => (Element::I16, largest * HEAD_ROOM / f32::from(i16::MAX), 0),
+        let (element, scale) = match tensor.role {
+            Role::State => (Element::I16, 1.0 / f32::from(STATE_ONE)),
+            Role::Output | Role::Residual => (Element::I16, largest * HEAD_ROOM / f32::from(i16::MAX)),
+            Role::Attention => (Element::I8, largest / f32::from(i8::MAX)),
         };
         let [height, width, channels] = tensor.shape;
-        tensors.push(Tensor { offset: 0, height, width, channels, element, zero, scale });
+        tensors.push(Tensor { offset: 0, height, width, channels, element, zero: 0, scale });
     }
-    // A 16-bit tensor need not be finer than twice the accumulators that are rounded into it.
+    // An attention's scores take its input's scale twice; what is cut off would only make a large weight larger.
     for op in &graph.ops {
+        if let GraphOp::Attention(attention) = op {
+            let finest = score_step(attention, graph.tensors[attention.output].shape[2]);
+            let input = &mut tensors[attention.input];
+            input.scale = input.scale.min((LARGEST_RATIO / finest).sqrt());
+        }
+    }
+    // A tensor need not be finer than twice the accumulators that are rounded into it.
+    for (op, table) in graph.ops.iter().zip(tables) {
         if let GraphOp::Conv(conv) = op {
-            let coarsest = channel_peaks(conv, graph).fold(0.0, f32::max) / 127.0 * tensors[conv.input].scale;
+            let read = Read::of(&tensors[conv.input], table.as_ref());
+            let coarsest = channel_peaks(conv, graph).fold(0.0, f32::max) / 127.0 * read.scale;
             let output = &mut tensors[conv.output];
             output.scale = output.scale.max(coarsest / LARGEST_RATIO);
         }
@@ -152,32 +193,33 @@ fn choose_scales(graph: &Graph, calibration: &Calibration, tables: &[Option<Tabl
 
 /// Largest weight magnitude of each output channel.
 fn channel_peaks<'a>(conv: &'a GraphConv, graph: &Graph) -> impl Iterator<Item = f32> + 'a {
-    let taps = conv.kernel * conv.kernel * graph.tensors[conv.input].shape[2];
+    let taps = conv.kernel * conv.kernel * graph.channels_in(conv);
     conv.weights.chunks_exact(taps).map(|weights| weights.iter().fold(0.0f32, |peak, w| peak.max(w.abs())))
 }
 
 /// One operation with its rounded constants.
 enum Rounded<'g> {
-    Conv {
-        conv: &'g GraphConv,
-        weights: Vec<i8>,
-        bias: Vec<i32>,
-        multipliers: Vec<i32>,
-    },
-    Norm {
-        norm: &'g GraphNorm,
-        parts: Vec<NormPart>,
-        bits: [u8; 2],
-        affine: Vec<[i16; 2]>,
-        table: Box<[i8; SILU_TABLE_LEN]>,
-    },
+    Conv { conv: &'g GraphConv, norm: Option<RoundedNorm<'g>>, weights: Vec<i8>, bias: Vec<i32>, multipliers: Vec<i32> },
+    Attention(AttentionSpec),
+}
+
+/// A normalization with its rounded constants.
+struct RoundedNorm<'g> {
+    norm: &'g GraphNorm,
+    epsilon_q8: u32,
+    second: Option<NormPart>,
+    zero: i8,
+    bits: [u8; 2],
+    affine: Vec<[i16; 2]>,
+    table: Box<[i8; TABLE_LEN]>,
 }
 
 impl Rounded<'_> {
     fn spec(&self) -> OpSpec<'_> {
         match self {
-            Rounded::Conv { conv, weights, bias, multipliers } => OpSpec::Conv {
+            Rounded::Conv { conv, norm, weights, bias, multipliers } => OpSpec::Conv(ConvSpec {
                 input: conv.input as u16,
+                norm: norm.as_ref().map(RoundedNorm::spec),
                 output: conv.output as u16,
                 kernel: conv.kernel as u8,
                 stride: conv.stride as u8,
@@ -186,91 +228,118 @@ impl Rounded<'_> {
                 weights,
                 bias,
                 multipliers,
-            },
-            Rounded::Norm { norm, parts, bits: [gain_bits, bias_bits], affine, table } => OpSpec::GroupNormSilu {
-                input: parts[0],
-                second: parts.get(1).copied(),
-                output: norm.output as u16,
-                gain_bits: *gain_bits,
-                bias_bits: *bias_bits,
-                conditioned: norm.conditioned,
-                affine,
-                table,
-            },
+                memory: OpMemory::default(),
+            }),
+            Rounded::Attention(spec) => OpSpec::Attention(*spec),
         }
     }
 }
 
-fn round_op<'g>(op: &'g GraphOp, tensors: &[Tensor], tables: &[Option<Table>]) -> Rounded<'g> {
+impl RoundedNorm<'_> {
+    fn spec(&self) -> NormSpec<'_> {
+        let [gain_bits, bias_bits] = self.bits;
+        NormSpec {
+            groups: self.norm.groups as u16,
+            epsilon_q8: self.epsilon_q8,
+            second: self.second,
+            zero: self.zero,
+            gain_bits,
+            bias_bits,
+            conditioned: self.norm.conditioned,
+            affine: &self.affine,
+            table: &self.table,
+        }
+    }
+}
+
+fn round_op<'g>(op: &'g GraphOp, tensors: &[Tensor], table: Option<&Table>) -> Rounded<'g> {
     match op {
-        GraphOp::Conv(conv) => round_conv(conv, &tensors[conv.input], &tensors[conv.output]),
-        GraphOp::NormSilu(norm) => {
-            let table = tables[norm.output].expect("a normalization writes an activation, and each has a table");
-            round_norm(norm, tensors, &table)
+        GraphOp::Conv(conv) => {
+            let norm = conv.norm.as_ref().zip(table).map(|(norm, table)| round_norm(conv, norm, tensors, table));
+            round_conv(conv, norm, Read::of(&tensors[conv.input], table), &tensors[conv.output])
+        }
+        GraphOp::Attention(attention) => {
+            Rounded::Attention(round_attention(attention, &tensors[attention.input], &tensors[attention.output]))
         }
     }
 }
 
-fn round_conv<'g>(conv: &'g GraphConv, input: &Tensor, output: &Tensor) -> Rounded<'g> {
-    let taps = conv.kernel * conv.kernel * input.channels;
+fn round_conv<'g>(conv: &'g GraphConv, norm: Option<RoundedNorm<'g>>, read: Read, output: &Tensor) -> Rounded<'g> {
+    let taps = conv.weights.len() / conv.bias.len();
     let (mut weights, mut bias, mut multipliers) = (Vec::new(), Vec::new(), Vec::new());
     for (channel, offset) in conv.weights.chunks_exact(taps).zip(&conv.bias) {
         let peak = channel.iter().fold(0.0f32, |peak, w| peak.max(w.abs()));
-        let mut scale = (peak / 127.0).max(output.scale / input.scale * SMALLEST_RATIO);
+        let mut scale = (peak / 127.0).max(output.scale / read.scale * SMALLEST_RATIO);
         let rounded = loop {
-            if let Some(rounded) = round_channel(channel, *offset, scale, input) {
+            if let Some(rounded) = round_channel(channel, *offset, scale, read) {
                 break rounded;
             }
             scale *= 1.05;
         };
         weights.extend(rounded.0);
         bias.push(rounded.1);
-        let ratio = f64::from(input.scale) * f64::from(scale) / f64::from(output.scale);
-        multipliers.push((ratio * 2f64.powi(32)).round().clamp(1.0, f64::from(i32::MAX)) as i32);
+        multipliers.push(multiplier(f64::from(read.scale) * f64::from(scale) / f64::from(output.scale)));
     }
-    Rounded::Conv { conv, weights, bias, multipliers }
+    Rounded::Conv { conv, norm, weights, bias, multipliers }
+}
+
+/// The multiplier that stands for `ratio` output steps for each step of an accumulator.
+fn multiplier(ratio: f64) -> i32 {
+    (ratio * 2f64.powi(32)).round().clamp(1.0, f64::from(i32::MAX)) as i32
 }
 
 /// Weights and folded bias at `scale`, or `None` if an accumulator could overflow.
-fn round_channel(weights: &[f32], bias: f32, scale: f32, input: &Tensor) -> Option<(Vec<i8>, i32)> {
+fn round_channel(weights: &[f32], bias: f32, scale: f32, read: Read) -> Option<(Vec<i8>, i32)> {
     let rounded: Vec<i8> = weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
     let sum: i64 = rounded.iter().map(|&w| i64::from(w)).sum();
     let magnitude: i64 = rounded.iter().map(|&w| i64::from(w).abs()).sum();
-    let largest = match input.element {
-        Element::I8 => 128,
-        Element::I16 => 32768,
-    };
-    let real = f64::from(bias) / (f64::from(input.scale) * f64::from(scale));
-    let folded = real.round() as i64 - i64::from(input.zero) * sum;
-    let fits = folded.abs().saturating_add(largest * magnitude) <= i64::from(i32::MAX);
+    let real = f64::from(bias) / (f64::from(read.scale) * f64::from(scale));
+    let folded = real.round() as i64 - i64::from(read.zero) * sum;
+    let fits = folded.abs().saturating_add(read.largest * magnitude) <= i64::from(i32::MAX);
     fits.then_some((rounded, folded as i32))
 }
 
-fn round_norm<'g>(norm: &'g GraphNorm, tensors: &[Tensor], table: &Table) -> Rounded<'g> {
-    let output = &tensors[norm.output];
-    let entry = |i| {
-        let stored = silu(table.value(i)) / output.scale + output.zero as f32;
-        stored.round().clamp(-128.0, 127.0) as i8
-    };
+fn round_norm<'g>(conv: &GraphConv, norm: &'g GraphNorm, tensors: &[Tensor], table: &Table) -> RoundedNorm<'g> {
     let steps: Vec<[f32; 2]> = norm
         .affine
         .iter()
-        .map(|[gain, bias]| [gain / table.step, (bias - table.low) / table.step - SILU_TABLE_LEN as f32 / 2.0])
+        .map(|[gain, bias]| [gain / table.step, (bias - table.low) / table.step - TABLE_LEN as f32 / 2.0])
         .collect();
     let bits = [0, 1].map(|i| fractional_bits(steps.iter().map(|pair| pair[i])));
     let fixed =
         |pair: &[f32; 2]| [0, 1].map(|i| (pair[i] * (1u32 << bits[i]) as f32).round().clamp(-32768.0, 32767.0) as i16);
-    let part = |&(tensor, groups): &(usize, usize)| {
+    let epsilon_q8 = |tensor: usize| {
         let scale = f64::from(tensors[tensor].scale);
-        let epsilon = f64::from(norm.epsilon) / (scale * scale) * 256.0;
-        NormPart { tensor: tensor as u16, groups, epsilon_q8: epsilon.round().min(f64::from(u32::MAX)) as u32 }
+        (f64::from(norm.epsilon) / (scale * scale) * 256.0).round().min(f64::from(u32::MAX)) as u32
     };
-    Rounded::Norm {
+    let part = |tensor| NormPart { tensor: tensor as u16, groups: norm.groups, epsilon_q8: epsilon_q8(tensor) };
+    RoundedNorm {
         norm,
-        parts: norm.inputs.iter().map(part).collect(),
+        epsilon_q8: epsilon_q8(conv.input),
+        second: norm.second.map(part),
+        zero: table.zero as i8,
         bits,
         affine: steps.iter().map(fixed).collect(),
-        table: Box::new(std::array::from_fn(entry)),
+        table: Box::new(std::array::from_fn(|entry| table.entry(entry))),
+    }
+}
+
+/// Score steps in a product of 1 of query and key.
+fn score_step(attention: &GraphAttention, channels: usize) -> f32 {
+    std::f32::consts::LOG2_E * OCTAVE / ((channels / attention.heads) as f32).sqrt()
+}
+
+fn round_attention(attention: &GraphAttention, input: &Tensor, output: &Tensor) -> AttentionSpec {
+    let score = input.scale * input.scale * score_step(attention, output.channels);
+    // Probabilities are in Q15.
+    let value = input.scale / output.scale / 32768.0;
+    AttentionSpec {
+        input: attention.input as u16,
+        output: attention.output as u16,
+        heads: attention.heads as u8,
+        score_multiplier: multiplier(score.into()),
+        value_multiplier: multiplier(value.into()),
+        memory: OpMemory::default(),
     }
 }
 

@@ -11,8 +11,8 @@ pub enum Role {
     Output,
     /// The residual stream: i16.
     Residual,
-    /// The output of an activation function: i8.
-    Activation,
+    /// What an attention reads or writes: i8 around zero.
+    Attention,
 }
 
 /// A tensor's shape and role.
@@ -36,6 +36,8 @@ impl GraphTensor {
 pub struct GraphConv {
     /// Input tensor.
     pub input: usize,
+    /// What is done to the input on the way.
+    pub norm: Option<GraphNorm>,
     /// Output tensor.
     pub output: usize,
     /// Kernel side: 1 or 3.
@@ -52,19 +54,51 @@ pub struct GraphConv {
     pub bias: Vec<f32>,
 }
 
-/// GroupNorm, gain and bias, SiLU, over the concatenated channels of one or two inputs.
+/// What follows a normalization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `z / (1 + exp(-z))`
+    Silu,
+    /// `z`
+    Identity,
+}
+
+impl Activation {
+    /// The function.
+    pub fn of(self, z: f32) -> f32 {
+        match self {
+            Activation::Silu => z / (1.0 + (-z).exp()),
+            Activation::Identity => z,
+        }
+    }
+}
+
+/// GroupNorm, gain and bias, an activation function, of a convolution's input.
 #[derive(Clone, Debug)]
 pub struct GraphNorm {
-    /// Input tensors with the number of groups of each.
-    pub inputs: Vec<(usize, usize)>,
-    /// Output tensor.
-    pub output: usize,
+    /// Another input, whose channels follow the first's.
+    pub second: Option<usize>,
+    /// Groups of each input.
+    pub groups: usize,
     /// Added to the variance.
     pub epsilon: f32,
+    /// What follows.
+    pub activation: Activation,
     /// Whether `affine` has a part for each (row, class).
     pub conditioned: bool,
     /// Gain and bias: `[rows][classes][channels]` if conditioned, else `[channels]`.
     pub affine: Vec<[f32; 2]>,
+}
+
+/// Self-attention over all pixels: each head's `softmax(queries keys^T / sqrt(channels of a head)) values`.
+#[derive(Clone, Debug)]
+pub struct GraphAttention {
+    /// Queries, keys and values one after another, each with the output's channels.
+    pub input: usize,
+    /// Output tensor.
+    pub output: usize,
+    /// The output's channels are divided into so many heads.
+    pub heads: usize,
 }
 
 /// One operation.
@@ -72,8 +106,8 @@ pub struct GraphNorm {
 pub enum GraphOp {
     /// A convolution.
     Conv(GraphConv),
-    /// A normalization with activation.
-    NormSilu(GraphNorm),
+    /// An attention.
+    Attention(GraphAttention),
 }
 
 /// A network, its step table and its sample shape. Tensor 0 is the state, tensor 1 the output.
@@ -112,24 +146,28 @@ impl Graph {
         self.tensors.len() - 1
     }
 
+    /// The tensors that a convolution reads, the old content of its output apart.
+    pub fn inputs(conv: &GraphConv) -> impl Iterator<Item = usize> {
+        [Some(conv.input), conv.norm.as_ref().and_then(|norm| norm.second)].into_iter().flatten()
+    }
+
+    /// Channels that a convolution reads.
+    pub fn channels_in(&self, conv: &GraphConv) -> usize {
+        Self::inputs(conv).map(|input| self.tensors[input].shape[2]).sum()
+    }
+
     /// Multiply-accumulates of one pass, padding counted.
     pub fn macs(&self) -> usize {
-        let conv = |op: &GraphOp| match op {
+        let macs = |op: &GraphOp| match op {
             GraphOp::Conv(conv) => {
                 let [height, width, _] = self.tensors[conv.output].shape;
                 height * width * conv.weights.len()
             }
-            GraphOp::NormSilu(_) => 0,
+            GraphOp::Attention(attention) => {
+                let [height, width, channels] = self.tensors[attention.output].shape;
+                2 * (height * width).pow(2) * channels
+            }
         };
-        self.ops.iter().map(conv).sum()
-    }
-
-    /// Constants of the convolutions: weights and biases.
-    pub fn parameters(&self) -> usize {
-        let conv = |op: &GraphOp| match op {
-            GraphOp::Conv(conv) => conv.weights.len() + conv.bias.len(),
-            GraphOp::NormSilu(_) => 0,
-        };
-        self.ops.iter().map(conv).sum()
+        self.ops.iter().map(macs).sum()
     }
 }

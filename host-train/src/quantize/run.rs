@@ -1,27 +1,39 @@
 //! Running a [`Graph`] in f32, channels last, with core's noise and step table: the float reference that quantization is
 //! measured against.
 
-use super::graph::{Graph, GraphConv, GraphNorm, GraphOp, OUTPUT, STATE};
+use super::graph::{Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, OUTPUT, STATE};
 use mote_core::Request;
 use mote_core::noise::{NoiseUse, normals};
 use mote_core::quant::STATE_ONE;
+use std::borrow::Cow;
 
-/// Sees, and may change, every tensor right after an operation wrote it.
+/// Sees, and may change, the values of a pass; does neither by default.
 pub trait Observer {
     /// `values` is what an operation wrote to `tensor`.
-    fn tensor(&mut self, tensor: usize, values: &mut [f32]);
+    fn tensor(&mut self, tensor: usize, values: &mut [f32]) {
+        let _ = (tensor, values);
+    }
 
-    /// `values` are normalized values after gain and bias, before SiLU, on their way to `tensor`.
-    fn normalized(&mut self, tensor: usize, values: &mut [f32]);
+    /// `values` are the input of operation `op`, normalized, after gain and bias, before the activation function.
+    fn normalized(&mut self, op: usize, values: &mut [f32]) {
+        let _ = (op, values);
+    }
+
+    /// `values` are the same after the activation function.
+    fn activated(&mut self, op: usize, values: &mut [f32]) {
+        let _ = (op, values);
+    }
+
+    /// `values` is the result of convolution `op`, before it is added to the output's old content.
+    fn convolved(&mut self, op: usize, values: &mut [f32]) {
+        let _ = (op, values);
+    }
 }
 
-/// Looks at nothing.
+/// Does nothing.
 pub struct NoObserver;
 
-impl Observer for NoObserver {
-    fn tensor(&mut self, _: usize, _: &mut [f32]) {}
-    fn normalized(&mut self, _: usize, _: &mut [f32]) {}
-}
+impl Observer for NoObserver {}
 
 /// Draws samples of a graph in floats.
 pub struct Sampler<'g> {
@@ -69,34 +81,42 @@ impl<'g> Sampler<'g> {
 
     fn pass(&mut self, condition: usize, observer: &mut impl Observer) {
         let graph = self.graph;
-        for op in &graph.ops {
-            match op {
+        for (index, op) in graph.ops.iter().enumerate() {
+            let (output, values) = match op {
                 GraphOp::Conv(conv) => {
-                    let mut output = std::mem::take(&mut self.values[conv.output]);
-                    self.conv(conv, &mut output);
-                    observer.tensor(conv.output, &mut output);
-                    self.values[conv.output] = output;
+                    let input = self.input(index, conv, condition, observer);
+                    let mut values = self.conv(conv, &input);
+                    observer.convolved(index, &mut values);
+                    if conv.accumulate {
+                        values.iter_mut().zip(&self.values[conv.output]).for_each(|(new, old)| *new += old);
+                    }
+                    (conv.output, values)
                 }
-                GraphOp::NormSilu(norm) => {
-                    let mut output = std::mem::take(&mut self.values[norm.output]);
-                    self.norm(norm, condition, &mut output);
-                    observer.normalized(norm.output, &mut output);
-                    output.iter_mut().for_each(|z| *z /= 1.0 + (-*z).exp());
-                    observer.tensor(norm.output, &mut output);
-                    self.values[norm.output] = output;
-                }
-            }
+                GraphOp::Attention(attention) => (attention.output, self.attention(attention)),
+            };
+            self.values[output] = values;
+            observer.tensor(output, &mut self.values[output]);
         }
     }
 
-    fn conv(&self, conv: &GraphConv, output: &mut [f32]) {
-        let [height, width, channels] = self.graph.tensors[conv.input].shape;
-        let [_, width_out, channels_out] = self.graph.tensors[conv.output].shape;
-        let input = &self.values[conv.input];
+    /// What the convolution `conv`, operation `index`, reads: its input tensor, normalized if it says so.
+    fn input(&self, index: usize, conv: &GraphConv, condition: usize, observer: &mut impl Observer) -> Cow<'_, [f32]> {
+        let Some(norm) = &conv.norm else { return Cow::Borrowed(&self.values[conv.input]) };
+        let mut values = self.norm(conv, norm, condition);
+        observer.normalized(index, &mut values);
+        values.iter_mut().for_each(|z| *z = norm.activation.of(*z));
+        observer.activated(index, &mut values);
+        Cow::Owned(values)
+    }
+
+    fn conv(&self, conv: &GraphConv, input: &[f32]) -> Vec<f32> {
+        let [height, width, _] = self.graph.tensors[conv.input].shape;
+        let [height_out, width_out, channels_out] = self.graph.tensors[conv.output].shape;
+        let channels = self.graph.channels_in(conv);
         let taps = conv.kernel * conv.kernel * channels;
         let mut window = vec![0.0; taps];
-        for (index, pixel) in output.chunks_exact_mut(channels_out).enumerate() {
-            let (row, column) = (index / width_out, index % width_out);
+        let mut output = Vec::with_capacity(height_out * width_out * channels_out);
+        for (row, column) in (0..height_out).flat_map(|row| (0..width_out).map(move |column| (row, column))) {
             for (tap, part) in window.chunks_exact_mut(channels).enumerate() {
                 let y = (row * conv.stride + tap / conv.kernel).wrapping_sub(conv.kernel / 2);
                 let x = (column * conv.stride + tap % conv.kernel).wrapping_sub(conv.kernel / 2);
@@ -107,25 +127,26 @@ impl<'g> Sampler<'g> {
                     part.fill(0.0);
                 }
             }
-            for ((out, weights), bias) in pixel.iter_mut().zip(conv.weights.chunks_exact(taps)).zip(&conv.bias) {
-                let old = if conv.accumulate { *out } else { 0.0 };
-                *out = old + bias + weights.iter().zip(&window).map(|(w, x)| w * x).sum::<f32>();
-            }
+            let outputs = conv.weights.chunks_exact(taps).zip(&conv.bias);
+            output.extend(outputs.map(|(weights, bias)| bias + dot(weights, &window)));
         }
+        output
     }
 
-    fn norm(&self, norm: &GraphNorm, condition: usize, output: &mut [f32]) {
-        let channels_out = self.graph.tensors[norm.output].shape[2];
+    fn norm(&self, conv: &GraphConv, norm: &GraphNorm, condition: usize) -> Vec<f32> {
+        let channels_out = self.graph.channels_in(conv);
         let part = if norm.conditioned { condition * channels_out } else { 0 };
         let affine = &norm.affine[part..part + channels_out];
+        let [height, width, _] = self.graph.tensors[conv.input].shape;
+        let mut output = vec![0.0; height * width * channels_out];
         let mut first = 0;
-        for &(tensor, groups) in &norm.inputs {
+        for tensor in Graph::inputs(conv) {
             let channels = self.graph.tensors[tensor].shape[2];
             let input = &self.values[tensor];
-            let size = channels / groups;
+            let size = channels / norm.groups;
             for group in (0..channels).step_by(size) {
                 let members = || input.chunks_exact(channels).flat_map(|pixel| &pixel[group..group + size]);
-                let count = (input.len() / groups) as f64;
+                let count = (input.len() / norm.groups) as f64;
                 let mean = members().map(|&v| f64::from(v)).sum::<f64>() / count;
                 let variance = members().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / count;
                 let inverse = 1.0 / (variance + f64::from(norm.epsilon)).sqrt();
@@ -139,5 +160,34 @@ impl<'g> Sampler<'g> {
             }
             first += channels;
         }
+        output
     }
+
+    fn attention(&self, attention: &GraphAttention) -> Vec<f32> {
+        let channels = self.graph.tensors[attention.output].shape[2];
+        let head = channels / attention.heads;
+        let tokens = || self.values[attention.input].chunks_exact(3 * channels);
+        let part = |token: &'_ [f32], kind: usize, at: usize| token[kind * channels + at..][..head].to_vec();
+        let mut output = vec![0.0; tokens().len() * channels];
+        for (result, token) in output.chunks_exact_mut(channels).zip(tokens()) {
+            for at in (0..channels).step_by(head) {
+                let query = part(token, 0, at);
+                let score = |token| dot(&query, &part(token, 1, at)) / (head as f32).sqrt();
+                let scores: Vec<f32> = tokens().map(score).collect();
+                let largest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let weights: Vec<f32> = scores.iter().map(|score| (score - largest).exp()).collect();
+                let sum: f32 = weights.iter().sum();
+                for (weight, token) in weights.iter().zip(tokens()) {
+                    for (result, value) in result[at..at + head].iter_mut().zip(part(token, 2, at)) {
+                        *result += weight / sum * value;
+                    }
+                }
+            }
+        }
+        output
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }

@@ -1,0 +1,61 @@
+//! The run's student, ready for quantization.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use burn::backend::Flex;
+
+use super::Usage;
+use crate::denoiser::{DenoiserFile, lower};
+use crate::evaluate::SAMPLING_SEED;
+use crate::files;
+use crate::quantize::{Calibration, Graph, calibrate};
+
+/// Range of `x0`: pixels from black to white.
+const CLAMP: [f32; 2] = [-1.0, 1.0];
+/// Calibration draws other samples than evaluation does.
+pub(super) const CALIBRATION_SEED: u64 = SAMPLING_SEED + 1;
+
+/// What `quantize` and `export` have in common.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The run's folder, where `mote-train distill` has been
+    #[arg(long, value_name = "DIR")]
+    pub(super) run: PathBuf,
+    /// A name kept in the file [default: the run folder's]
+    #[arg(long)]
+    name: Option<String>,
+    /// Samples to calibrate on, classes in turn
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) samples: u32,
+}
+
+impl Args {
+    /// The student as core's operations, and the ranges of its values on its own trajectories.
+    pub(super) fn calibrated(&self) -> anyhow::Result<(Graph, Calibration)> {
+        let graph = self.lowered()?;
+        let calibration = calibrate(&graph, CALIBRATION_SEED, self.samples as usize);
+        Ok((graph, calibration))
+    }
+
+    fn lowered(&self) -> anyhow::Result<Graph> {
+        let dir = self.run.display();
+        let path = self.run.join("student.safetensors");
+        if !path.exists() {
+            return Err(Usage(format!("{dir} holds no student; run `mote-train distill --run {dir}` first")).into());
+        }
+        let student = DenoiserFile::from_bytes(&files::read(&path)?).with_context(|| path.display().to_string())?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => folder_name(&self.run)?,
+        };
+        let diffusion = student.diffusion.build()?;
+        let net = student.net::<Flex>(&Default::default())?;
+        let rows = diffusion.ddim(student.steps);
+        Ok(lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP))
+    }
+}
+
+fn folder_name(path: &Path) -> anyhow::Result<String> {
+    Ok(path.canonicalize()?.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+}
