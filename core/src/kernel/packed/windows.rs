@@ -107,30 +107,36 @@ impl<'a, I: Activation> Windows<'a, I> {
         if windows.len() < self.quads().saturating_sub(1) * QUAD * self.pixels + QUAD * count {
             return;
         }
+        let x = |pixel: usize, tap: usize| position(shape, column + pixel, tap, width);
+        // Pixels whose window is outside in this column, on the left and on the right, which can be one, and the first
+        // element inside.
+        let columns = [0, 1, 2].map(|tap| {
+            let before = usize::from(x(0, tap).is_none());
+            let after = usize::from(before < count && x(count - 1, tap).is_none());
+            (before, after, x(before, tap).unwrap_or(0) * channels)
+        });
         let (mut place, mut lane) = (windows.as_mut_ptr(), 0);
         for tap_row in 0..shape.kernel {
             let y = position(shape, row, tap_row, shape.input[0]);
             let values = y.map(|y| rows.part(y, 0, width * channels)).unwrap_or_default();
-            for tap_column in 0..shape.kernel {
-                let x = |pixel: usize| position(shape, column + pixel, tap_column, width);
-                let outside = |pixel: usize| values.is_empty() || x(pixel).is_none();
-                let before = (0..count).take_while(|&pixel| outside(pixel)).count();
-                let after = (before..count).rev().take_while(|&pixel| outside(pixel)).count();
+            for (tap_column, &(before, after, from)) in columns.iter().enumerate().take(shape.kernel) {
+                let (before, after) = if values.is_empty() { (count, 0) } else { (before, after) };
                 for channel in 0..channels {
-                    let value = |pixel: usize| values.get(x(pixel)? * channels + channel).copied();
-                    let mut from = values.as_ptr().wrapping_add(x(before).unwrap_or(0) * channels + channel);
-                    for pixel in 0..count {
-                        let inside = (before..count - after).contains(&pixel);
-                        // SAFETY: a window has a place for each of its elements, the last of which was checked; in the
-                        // image, without enlargement, a column of the input is a step from the last.
-                        unsafe {
-                            *place.add(QUAD * pixel) = match inside {
-                                false => zero,
-                                true if shape.upsample == 1 => *from,
-                                true => value(pixel).unwrap_or(zero),
-                            };
+                    // SAFETY: a window has a place for each of its elements, the last of which was checked; without
+                    // enlargement, a column of the input is a step from the last.
+                    unsafe {
+                        let (inside, end) = (place.add(QUAD * before), place.add(QUAD * (count - after)));
+                        fill(place, inside, zero);
+                        if shape.upsample == 1 {
+                            let from = values.as_ptr().wrapping_add(from + channel);
+                            copy(from, shape.stride * channels, inside, end);
+                        } else {
+                            for pixel in before..count - after {
+                                let value = x(pixel, tap_column).and_then(|x| values.get(x * channels + channel));
+                                *place.add(QUAD * pixel) = value.copied().unwrap_or(zero);
+                            }
                         }
-                        from = from.wrapping_add(if inside { shape.stride * channels } else { 0 });
+                        fill(end, place.add(QUAD * count), zero);
                     }
                     (place, lane) = (place.wrapping_add(1), lane + 1);
                     if lane == QUAD {
@@ -197,6 +203,29 @@ impl<'a, I: Activation> Windows<'a, I> {
         // SAFETY: the words were just written.
         unsafe { core::slice::from_raw_parts(work.cast(), self.shape.taps()) }
     }
+}
+
+/// Copies elements `step` from each other to the same place of windows beside each other.
+///
+/// # Safety
+/// All of them must be there, from `to` to before `end`.
+#[inline(always)]
+unsafe fn copy<I: Copy>(mut from: *const I, step: usize, mut to: *mut I, end: *mut I) {
+    while to != end {
+        // SAFETY: the caller's.
+        unsafe { *to = *from };
+        (from, to) = (from.wrapping_add(step), to.wrapping_add(QUAD));
+    }
+}
+
+/// [`copy`] of one value.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn fill<I: Copy>(to: *mut I, end: *mut I, value: I) {
+    // SAFETY: the caller's; the value stays where it is.
+    unsafe { copy(&raw const value, 0, to, end) }
 }
 
 /// The place of one window, and from one of its quads to the next, in words.
