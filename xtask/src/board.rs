@@ -80,6 +80,11 @@ pub(crate) const BOARDS: [Board; 6] = [
     },
 ];
 
+/// The other processor of hosts whose kernels are tested where its target and its emulator can be had.
+pub(crate) const AARCH64: &str = "aarch64-unknown-linux-musl";
+/// The emulator that runs its programs.
+pub(crate) const USER_EMULATOR: &str = "qemu-aarch64";
+
 /// The targets that mote-core must build for: the boards' and the browser's.
 pub(crate) const CORE_TARGETS: [&str; 5] = [
     "thumbv7em-none-eabi",

@@ -29,16 +29,18 @@ use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, Rows};
 use super::group_norm::{Line, Moments, TABLE_LEN};
 use crate::quant::Activation;
 use crate::view::I32s;
+use windows::Windows;
 
+#[cfg(target_arch = "arm")]
+use self::requantize_by_halves as requantize;
 #[cfg(target_arch = "arm")]
 use armv6m::{dot, finish};
 #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 use plain::dot;
 #[cfg(not(target_arch = "arm"))]
-use plain::finish;
+use plain::{finish, requantize};
 #[cfg(target_arch = "riscv32")]
-use rv32::dot;
-use windows::Windows;
+use rv32::{dot, dot_one};
 
 /// Kernels with packed activations.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +48,12 @@ pub struct Packed;
 
 /// Window elements whose sums of products [`unpack`] can tell apart.
 const CHUNK: usize = 64;
+
+/// Blocks of channels that one pixel is multiplied with at once.
+#[cfg(target_arch = "riscv32")]
+const BLOCKS: usize = 4;
+#[cfg(not(target_arch = "riscv32"))]
+const BLOCKS: usize = 1;
 
 impl Kernel for Packed {
     fn gather<I: Activation>(
@@ -79,10 +87,10 @@ impl Kernel for Packed {
                 (1, 4) => group.packed::<6, 4>(windows.pack::<4, 4>(work)),
                 (1, 3) => group.packed::<3, 2>(windows.pack::<3, 2>(work)),
                 (1, 2) => group.packed::<3, 2>(windows.pack::<2, 2>(work)),
-                (1, _) => group.single(windows.pack::<1, 1>(work)),
+                (1, _) => group.one(windows.pack::<1, 1>(work)),
                 (_, 4) => group.single(windows.widen::<4>(work)),
                 (_, 2) => group.single(windows.widen::<2>(work)),
-                (_, _) => group.single(windows.widen::<1>(work)),
+                (_, _) => group.one(windows.widen::<1>(work)),
             }
         }
     }
@@ -117,7 +125,7 @@ impl<O: Activation> Group<'_, O> {
     /// Of at most `N` pixels, three in two of the `W` words of a window element.
     fn packed<const N: usize, const W: usize>(&mut self, words: &[[u32; W]]) {
         let (first, more) = words.split_at(words.len().min(CHUNK));
-        self.each_block(|group, block, weights| {
+        self.each_block(1, |group, block, weights| {
             let packed = dot(first, weights);
             if more.is_empty() {
                 for (channel, &packed) in (block..).zip(&packed) {
@@ -136,23 +144,52 @@ impl<O: Activation> Group<'_, O> {
         });
     }
 
+    /// Of one pixel.
+    fn one(&mut self, words: &[[u32; 1]]) {
+        self.each_block(BLOCKS, |group, first, weights| {
+            group.store_pixel(first, dot_one(words, weights).as_flattened());
+        });
+    }
+
     /// Of `N` pixels, a word each.
     fn single<const N: usize>(&mut self, words: &[[u32; N]]) {
-        self.each_block(|group, block, weights| {
+        self.each_block(1, |group, block, weights| {
             for (channel, sums) in (block..).zip(&dot(words, weights)) {
                 group.store(channel, &sums.map(|sum| sum as i32));
             }
         });
     }
 
-    /// Calls `compute` with the first channel of each block and its weights.
+    /// Calls `compute` with the first channel of each `blocks` blocks, the last of them fewer, and their weights.
     #[inline(always)]
-    fn each_block(&mut self, mut compute: impl FnMut(&mut Self, usize, &[i8])) {
-        let len = self.shape.padded_taps() * BLOCK;
+    fn each_block(&mut self, blocks: usize, mut compute: impl FnMut(&mut Self, usize, &[i8])) {
+        let len = self.shape.padded_taps() * BLOCK * blocks;
         let mut rest = self.constants.weights;
-        for block in (0..self.shape.channels_out).step_by(BLOCK) {
-            let Some(weights) = rest.split_off(..len) else { return };
-            compute(self, block, weights);
+        for first in (0..self.shape.channels_out).step_by(BLOCK * blocks) {
+            let Some(weights) = rest.split_off(..len.min(rest.len())) else { return };
+            compute(self, first, weights);
+        }
+    }
+
+    /// Stores channels of one pixel.
+    fn store_pixel(&mut self, first: usize, sums: &[u32]) {
+        let ConvWeights { bias, multipliers, .. } = self.constants;
+        let outputs = self.output.get_mut(first..).unwrap_or_default().iter_mut().zip(sums);
+        let store = |out: &mut O, sum: u32, bias: i32, multiplier: i32| {
+            let base = match self.destination {
+                Destination::Overwrite => self.zero_out,
+                Destination::Accumulate => out.widen(),
+            };
+            *out = saturate(base + requantize(bias + sum as i32, multiplier));
+        };
+        if let (Some(bias), Some(multipliers)) = (bias.aligned(), multipliers.aligned()) {
+            for ((out, &sum), (&bias, &multiplier)) in outputs.zip(bias.iter().zip(multipliers).skip(first)) {
+                store(out, sum, bias, multiplier);
+            }
+        } else {
+            for (channel, (out, &sum)) in (first..).zip(outputs) {
+                store(out, sum, constant_by_bytes(*bias, channel), constant_by_bytes(*multipliers, channel));
+            }
         }
     }
 
@@ -212,6 +249,12 @@ fn add<const N: usize, const W: usize>(sums: &mut [[i32; N]; BLOCK], packed: &[[
     }
 }
 
+/// [`dot`] for one word.
+#[cfg(not(target_arch = "riscv32"))]
+fn dot_one(words: &[[u32; 1]], weights: &[i8]) -> [[u32; BLOCK]; BLOCKS] {
+    [dot(words, weights).map(|[sum]| sum)]
+}
+
 /// [`unpack`] for each pair of `W` words.
 #[inline(always)]
 fn unpack_all<const N: usize, const W: usize>(words: [u32; W]) -> [i32; N] {
@@ -222,8 +265,25 @@ fn unpack_all<const N: usize, const W: usize>(words: [u32; W]) -> [i32; N] {
     sums
 }
 
-/// [`crate::quant::requantize`] from products of 16 bits, as [`armv6m`] computes it.
-#[cfg(test)]
+/// [`Activation::saturate`] with one comparison, as most values are in range.
+#[inline(always)]
+fn saturate<O: Activation>(value: i32) -> O {
+    let least = O::saturate(i32::MIN).widen();
+    if value.wrapping_sub(least) as u32 > (O::saturate(i32::MAX).widen() - least) as u32 {
+        return saturate_rare(value);
+    }
+    O::saturate(value)
+}
+
+#[cold]
+#[inline(never)]
+fn saturate_rare<O: Activation>(value: i32) -> O {
+    O::saturate(value)
+}
+
+/// [`crate::quant::requantize`] from products of 16 bits.
+#[cfg(any(target_arch = "arm", test))]
+#[inline(always)]
 fn requantize_by_halves(acc: i32, multiplier: i32) -> i32 {
     let (acc_low, acc_high) = (acc as u32 & 0xFFFF, acc >> 16);
     let (low, high) = (multiplier as u32 & 0xFFFF, multiplier >> 16);
@@ -270,7 +330,7 @@ mod tests {
         let mut any = || rand_core::Rng::next_u32(&mut random) as i32;
         let cases = (0..1_000_000).map(|_| (any(), any() & i32::MAX));
         for (acc, multiplier) in values.into_iter().flat_map(|a| values.map(|m| (a, m.max(1)))).chain(cases) {
-            assert_eq!(plain::requantize(acc, multiplier), crate::quant::requantize(acc, multiplier));
+            assert_eq!(requantize(acc, multiplier), crate::quant::requantize(acc, multiplier));
             assert_eq!(requantize_by_halves(acc, multiplier), crate::quant::requantize(acc, multiplier));
         }
     }

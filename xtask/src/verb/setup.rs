@@ -5,7 +5,7 @@
 
 mod debian;
 
-use crate::board::{BOARDS, CORE_TARGETS, QEMU_M4};
+use crate::board::{AARCH64, BOARDS, CORE_TARGETS, QEMU_M4, USER_EMULATOR};
 use crate::emulator;
 use crate::process::capture;
 use crate::toolchain::find;
@@ -46,7 +46,19 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let boards: Vec<&str> = BOARDS.iter().filter(|b| b.emulator == *emulator).map(|b| b.name).collect();
         println!("{emulator:<30} QEMU {version} for {}", boards.join(", "));
     }
+    if !arguments.minimal {
+        offer_aarch64();
+    }
     Ok(())
+}
+
+/// What the tests of the kernels for AArch64 need; they are skipped without it.
+fn offer_aarch64() {
+    add_targets(&missing_targets(&[AARCH64]));
+    let target = find(AARCH64).map_or("missing".to_owned(), |toolchain| toolchain.to_string());
+    println!("{AARCH64:<30} {target}");
+    let emulator = emulator::version(USER_EMULATOR);
+    println!("{USER_EMULATOR:<30} {}", emulator.map_or("missing".to_owned(), |version| format!("QEMU {version}")));
 }
 
 fn missing_targets<'a>(targets: &[&'a str]) -> Vec<&'a str> {

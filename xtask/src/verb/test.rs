@@ -1,14 +1,14 @@
 //! `test` and `ci`: every check and every test, with one closing line.
 
 use super::setup;
-use crate::board::{BOARDS, Board, CORE_TARGETS, QEMU_M4};
+use crate::board::{AARCH64, BOARDS, Board, CORE_TARGETS, QEMU_M4, USER_EMULATOR};
 use crate::cycles::Model;
 use crate::drawing::{self, Wanted};
 use crate::emulator::{self, Emulator};
 use crate::images::write_whole;
 use crate::places::{firmware_target_dir, root};
 use crate::process::run as run_program;
-use crate::toolchain::embedded_cargo;
+use crate::toolchain::{Toolchain, embedded_cargo, find};
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
@@ -78,6 +78,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
     }
+    for features in ["+neon", "+dotprod"] {
+        tally.check(&format!("kernels on AArch64 {features}"), || kernels_on_aarch64(features));
+    }
     tally.program("cargo test", cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]));
     tally.finish(started)
 }
@@ -143,6 +146,23 @@ fn build_core(target: &str) -> Result<Verdict> {
     let mut command = embedded_cargo(target)?;
     command.current_dir(root()).args(["build", "--quiet", "--locked", "-p", "mote-core", "--target", target]);
     run_program(command.arg("--target-dir").arg(firmware_target_dir()))?;
+    Ok(Verdict::Passed)
+}
+
+/// Core's tests of kernels in QEMU's user mode. The target brings its own C library and needs no linker but Rust's.
+fn kernels_on_aarch64(features: &str) -> Result<Verdict> {
+    if emulator::version(USER_EMULATOR).is_none() {
+        return Ok(Verdict::Skipped(format!("{USER_EMULATOR} is not installed")));
+    }
+    if find(AARCH64) != Some(Toolchain::Host) {
+        return Ok(Verdict::Skipped(format!("{AARCH64} is not installed: `rustup target add {AARCH64}`")));
+    }
+    let mut command = embedded_cargo(AARCH64)?;
+    command.current_dir(root()).args(["test", "--quiet", "--locked", "-p", "mote-core", "--lib", "--target", AARCH64]);
+    command.arg("--target-dir").arg(firmware_target_dir()).args(["--", "parity", "selftest"]);
+    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_RUNNER", USER_EMULATOR);
+    run_program(command.env("RUSTFLAGS", format!("-Ctarget-feature={features}")))?;
     Ok(Verdict::Passed)
 }
 

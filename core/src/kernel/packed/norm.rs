@@ -2,18 +2,24 @@
 
 use crate::kernel::group_norm::{Line, Moments, TABLE_LEN};
 use crate::quant::Activation;
+use crate::view::part;
 
-/// See [`crate::kernel::Kernel::moments`]. A group has at most 65,536 elements: the sum fits an `i32`, and so do the squares
-/// of i8.
+/// See [`crate::kernel::Kernel::moments`]. A group has at most 65,536 elements: the sum fits an `i32`.
 pub(super) fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {
     let (mut sum, mut squares) = (0i32, 0u64);
     for pixel in values.chunks_exact(channels.max(1)) {
-        let part = pixel.get(first..first + size).unwrap_or_default();
-        let (pairs, last) = part.as_chunks::<2>();
-        let values = pairs.iter().map(|&[a, b]| [a.widen(), b.widen()]).chain(last.iter().map(|a| [a.widen(), 0]));
-        for [a, b] in values {
-            sum = sum.wrapping_add(a + b);
+        let (quads, rest) = part(pixel, first, size).as_chunks::<4>();
+        for quad in quads {
+            let [a, b, c, d] = quad.map(I::widen);
+            sum = sum.wrapping_add(a + b + c + d);
+            // Two squares of i16 fit 32 bits.
             squares += u64::from((a * a) as u32 + (b * b) as u32);
+            squares += u64::from((c * c) as u32 + (d * d) as u32);
+        }
+        for value in rest {
+            let a = value.widen();
+            sum = sum.wrapping_add(a);
+            squares += u64::from((a * a) as u32);
         }
     }
     Moments { sum: sum.into(), squares }
@@ -28,11 +34,35 @@ pub(super) fn normalize<I: Activation>(
     channels_out: usize,
     first: usize,
 ) {
+    let channels = lines.len();
+    if channels == 0 || first + channels > channels_out {
+        return;
+    }
+    let pixels = (values.len() / channels).min(output.len() / channels_out);
     for (channel, line) in lines.iter().enumerate() {
-        let pixels = values.chunks_exact(lines.len()).zip(output.chunks_exact_mut(channels_out.max(1)));
-        for (source, target) in pixels {
-            let (Some(from), Some(to)) = (source.get(channel), target.get_mut(first + channel)) else { return };
-            *to = table[line.index(from.widen())];
+        let mut from = values.as_ptr().wrapping_add(channel);
+        let mut to = output.as_mut_ptr().wrapping_add(first + channel);
+        let end = from.wrapping_add(pixels * channels);
+        while from != end {
+            // SAFETY: a channel of a pixel, of which both slices have as many as are counted.
+            unsafe { *to = entry(table, line, (*from).widen()) };
+            (from, to) = (from.wrapping_add(channels), to.wrapping_add(channels_out));
         }
     }
+}
+
+/// The table's entry for a value, with one comparison where the line stays in the table.
+#[inline(always)]
+fn entry(table: &[i8; TABLE_LEN], line: &Line, value: i32) -> i8 {
+    let steps = (value * i32::from(line.slope) + line.offset) >> (line.shift % 32);
+    match table.get(steps as u32 as usize) {
+        Some(&entry) => entry,
+        None => outside(table, steps),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn outside(table: &[i8; TABLE_LEN], steps: i32) -> i8 {
+    table[if steps < 0 { 0 } else { TABLE_LEN - 1 }]
 }

@@ -1,6 +1,6 @@
 //! What the compiler makes good code of, where a processor has registers enough; and the inner loop as other targets test it.
 
-use super::Finish;
+use super::{Finish, saturate};
 use crate::kernel::conv::Destination;
 #[cfg(not(target_arch = "riscv32"))]
 use crate::kernel::conv::{BLOCK, QUAD};
@@ -54,22 +54,6 @@ pub(super) unsafe fn finish<O: Activation>(sums: &[i32], constants: &Finish<O>, 
             output = output.byte_add(step);
         }
     }
-}
-
-/// [`Activation::saturate`] with one comparison, as most values are in range.
-#[inline(always)]
-fn saturate<O: Activation>(value: i32) -> O {
-    let least = O::saturate(i32::MIN).widen();
-    if value.wrapping_sub(least) as u32 > (O::saturate(i32::MAX).widen() - least) as u32 {
-        return saturate_rare(value);
-    }
-    O::saturate(value)
-}
-
-#[cold]
-#[inline(never)]
-fn saturate_rare<O: Activation>(value: i32) -> O {
-    O::saturate(value)
 }
 
 /// [`crate::quant::requantize`]: the product's upper half, and the lower half's first bit, which is what rounds.

@@ -2,6 +2,7 @@
 
 use crate::kernel::conv::{ConvShape, QUAD, Rows, position, run};
 use crate::quant::Activation;
+use crate::view::part_mut;
 use core::array;
 use core::marker::PhantomData;
 use core::mem;
@@ -56,11 +57,20 @@ impl<'a, I: Activation> Windows<'a, I> {
         let [mut row, mut column] = [first / width, first % width];
         while let Some(pixels) = self.next_group() {
             let start = self.start(work);
-            for pixel in 0..pixels {
-                let Some(target) = work.get_mut(start + pixel * Self::QUAD_WORDS..) else { return };
-                let step = pixels * Self::QUAD_WORDS;
-                self.gather_one(rows, zero, [row, column], Window { target, step });
-                column += 1;
+            let windows = part_mut(work, start, pixels * self.quads() * Self::QUAD_WORDS);
+            let mut done = 0;
+            while done < pixels {
+                let windows = windows.get_mut(done * Self::QUAD_WORDS..).unwrap_or_default();
+                let count = if self.shape.channels_in.is_multiple_of(QUAD) {
+                    self.gather_one(rows, zero, [row, column], windows);
+                    1
+                } else {
+                    let count = (pixels - done).min(width - column);
+                    self.gather_elements(rows, zero, [row, column], count, bytemuck::cast_slice_mut(windows));
+                    count
+                };
+                done += count;
+                column += count;
                 if column == width {
                     (row, column) = (row + 1, 0);
                 }
@@ -68,12 +78,11 @@ impl<'a, I: Activation> Windows<'a, I> {
         }
     }
 
-    fn gather_one(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], mut window: Window<'_>) {
+    /// One window, quad by quad. `windows` starts with it.
+    fn gather_one(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], windows: &mut [u32]) {
         let shape = self.shape;
         let channels = shape.channels_in;
-        if !channels.is_multiple_of(QUAD) {
-            return self.gather_elements(rows, zero, [row, column], window);
-        }
+        let mut window = Window { target: windows, step: self.pixels * Self::QUAD_WORDS };
         let run = run(shape, column);
         for tap_row in 0..shape.kernel {
             let y = position(shape, row, tap_row, shape.input[0]);
@@ -90,22 +99,48 @@ impl<'a, I: Activation> Windows<'a, I> {
         }
     }
 
-    /// Where quads of a window and of the input do not agree.
-    fn gather_elements(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], window: Window<'_>) {
+    /// The windows of `count` pixels beside each other, element by element, for quads of windows and of the input do not agree.
+    /// `windows` starts with the first of them.
+    fn gather_elements(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], count: usize, windows: &mut [I]) {
         let shape = self.shape;
-        let channels = shape.channels_in;
-        let step = window.step / Self::QUAD_WORDS * QUAD;
-        let target: &mut [I] = bytemuck::cast_slice_mut(window.target);
-        let mut places = target.chunks_mut(step).flat_map(|quad| quad.iter_mut().take(QUAD));
+        let (channels, width) = (shape.channels_in, shape.input[1]);
+        if windows.len() < self.quads().saturating_sub(1) * QUAD * self.pixels + QUAD * count {
+            return;
+        }
+        let x = |pixel: usize, tap: usize| position(shape, column + pixel, tap, width);
+        // Pixels whose window is outside in this column, on the left and on the right, which can be one, and the first
+        // element inside.
+        let columns = [0, 1, 2].map(|tap| {
+            let before = usize::from(x(0, tap).is_none());
+            let after = usize::from(before < count && x(count - 1, tap).is_none());
+            (before, after, x(before, tap).unwrap_or(0) * channels)
+        });
+        let (mut place, mut lane) = (windows.as_mut_ptr(), 0);
         for tap_row in 0..shape.kernel {
             let y = position(shape, row, tap_row, shape.input[0]);
-            for tap_column in 0..shape.kernel {
-                let x = position(shape, column, tap_column, shape.input[1]);
-                let from = y.zip(x).map(|(y, x)| rows.part(y, x * channels, channels));
+            let values = y.map(|y| rows.part(y, 0, width * channels)).unwrap_or_default();
+            for (tap_column, &(before, after, from)) in columns.iter().enumerate().take(shape.kernel) {
+                let (before, after) = if values.is_empty() { (count, 0) } else { (before, after) };
                 for channel in 0..channels {
-                    let value = from.and_then(|from| from.get(channel)).copied().unwrap_or(zero);
-                    if let Some(place) = places.next() {
-                        *place = value;
+                    // SAFETY: a window has a place for each of its elements, the last of which was checked; without
+                    // enlargement, a column of the input is a step from the last.
+                    unsafe {
+                        let (inside, end) = (place.add(QUAD * before), place.add(QUAD * (count - after)));
+                        fill(place, inside, zero);
+                        if shape.upsample == 1 {
+                            let from = values.as_ptr().wrapping_add(from + channel);
+                            copy(from, shape.stride * channels, inside, end);
+                        } else {
+                            for pixel in before..count - after {
+                                let value = x(pixel, tap_column).and_then(|x| values.get(x * channels + channel));
+                                *place.add(QUAD * pixel) = value.copied().unwrap_or(zero);
+                            }
+                        }
+                        fill(end, place.add(QUAD * count), zero);
+                    }
+                    (place, lane) = (place.wrapping_add(1), lane + 1);
+                    if lane == QUAD {
+                        (place, lane) = (place.wrapping_add(QUAD * (self.pixels - 1)), 0);
                     }
                 }
             }
@@ -168,6 +203,29 @@ impl<'a, I: Activation> Windows<'a, I> {
         // SAFETY: the words were just written.
         unsafe { core::slice::from_raw_parts(work.cast(), self.shape.taps()) }
     }
+}
+
+/// Copies elements `step` from each other to the same place of windows beside each other.
+///
+/// # Safety
+/// All of them must be there, from `to` to before `end`.
+#[inline(always)]
+unsafe fn copy<I: Copy>(mut from: *const I, step: usize, mut to: *mut I, end: *mut I) {
+    while to != end {
+        // SAFETY: the caller's.
+        unsafe { *to = *from };
+        (from, to) = (from.wrapping_add(step), to.wrapping_add(QUAD));
+    }
+}
+
+/// [`copy`] of one value.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn fill<I: Copy>(to: *mut I, end: *mut I, value: I) {
+    // SAFETY: the caller's; the value stays where it is.
+    unsafe { copy(&raw const value, 0, to, end) }
 }
 
 /// The place of one window, and from one of its quads to the next, in words.

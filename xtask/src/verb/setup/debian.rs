@@ -15,7 +15,7 @@ use std::process::Command;
 /// The compiler, its library sources, and the linker for firmware.
 const COMPILER_PACKAGES: &str = "rustc-web cargo-web rust-web-src libstd-rust-web-dev lld-22";
 /// The emulator; qemu-utils because an older one would be in the way.
-const EMULATOR_PACKAGES: &str = "qemu-system-arm qemu-system-misc qemu-utils";
+const EMULATOR_PACKAGES: &str = "qemu-system-arm qemu-system-misc qemu-user qemu-utils";
 /// Adds the backports of Debian 12, which lie on the same server as the release: its sources are one file of paragraphs, or
 /// in older installations one file of lines.
 const ADD_BACKPORTS: &str = r#"new=/etc/apt/sources.list.d/bookworm-backports
