@@ -1,7 +1,7 @@
 //! Self-attention over the pixels of one tensor: two products of matrices, which the convolution's kernels compute with the
 //! keys and the values in the place of weights, and a softmax between them.
 
-use crate::kernel::{ConvShape, ConvWeights, Destination, Kernel, convolve, weight_index};
+use crate::kernel::{BLOCK, ConvShape, ConvWeights, Destination, Kernel, QUAD, convolve, weight_index};
 use crate::view::{I32s, elements, elements_mut, part, part_mut};
 
 /// The geometry of an attention.
@@ -103,8 +103,10 @@ pub fn attention<K: Kernel>(
             let tokens = input.chunks_exact((3 * channels).max(1));
             tokens.map(move |token| part(token, kind * channels + at, head))
         };
-        pack(third(1), keys, &product(pixels, head, shape.tokens), |token, channel| (token, channel));
-        pack(third(2), values, &product(pixels, shape.tokens, head), |token, channel| (channel, token));
+        // A key is the weights of an output channel; a value's channels are output channels, for one window element.
+        let [key_taps, value_taps] = [head, shape.tokens].map(|taps| taps.next_multiple_of(QUAD));
+        pack::<4>(third(1), keys, |token| weight_index(key_taps, token, 0), BLOCK * QUAD);
+        pack::<13>(third(2), values, |token| weight_index(value_taps, 0, token), BLOCK * value_taps);
         let mut waiting = third(0);
         for results in output.chunks_mut((pixels * channels).max(1)) {
             let count = results.len() / channels.max(1);
@@ -131,20 +133,28 @@ pub fn attention<K: Kernel>(
     }
 }
 
-/// Packs a matrix as the weights of `shape`, -128 as -127 like every weight; `place` gives (output channel, input channel) of (token, channel).
-fn pack<'t>(
+/// Packs a matrix as weights, -128 as -127 like every weight: see [`weight_index`]. The values of a token are taken four at a
+/// time: `place` says where a token's first four go, the next four go `step` bytes further. They lie beside each other if
+/// `SPAN` is 4, and [`QUAD`] bytes apart if it is 13.
+fn pack<'t, const SPAN: usize>(
     tokens: impl Iterator<Item = &'t [i8]>,
     packed: &mut [u8],
-    shape: &ConvShape,
-    place: impl Fn(usize, usize) -> (usize, usize),
+    place: impl Fn(usize) -> usize,
+    step: usize,
 ) {
     packed.fill(0);
     for (token, values) in tokens.enumerate() {
-        for (channel, &value) in values.iter().enumerate() {
-            let (output, input) = place(token, channel);
-            if let Some(weight) = packed.get_mut(weight_index(shape.padded_taps(), output, input)) {
-                *weight = value.max(-127) as u8;
+        let (fours, rest) = values.as_chunks::<QUAD>();
+        let mut last = [0; QUAD];
+        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        let last = (!rest.is_empty()).then_some(&last);
+        let mut rest = packed.get_mut(place(token)..).unwrap_or_default();
+        for four in fours.iter().chain(last) {
+            let Some(to) = rest.first_chunk_mut::<SPAN>() else { break };
+            for (to, value) in to.iter_mut().step_by(SPAN.div_ceil(QUAD)).zip(four) {
+                *to = (*value).max(-127) as u8;
             }
+            rest = rest.get_mut(step..).unwrap_or_default();
         }
     }
 }

@@ -26,7 +26,6 @@ const LAST_CHUNK: usize = 17 * 4;
 const BASE: usize = offset_of!(Pass, bias);
 
 /// What the assembly works on, and where it keeps what does not fit in registers.
-#[derive(Clone, Copy)]
 #[repr(C, align(8))]
 struct Pass {
     /// On the way from general to vector registers.
@@ -97,81 +96,93 @@ pub(super) fn multiply<I: Activation, O: Activation>(
     if !fits {
         return;
     }
+    let wide = size_of::<I>() == 2;
     let quads = taps / QUAD;
     let chunk_quads = VECTOR / QUAD / size_of::<I>();
     let (chunks, head_quads) = (quads / chunk_quads, quads % chunk_quads);
-    let wide = size_of::<I>() == 2;
     // One block at a time where the weights are first copied to the spare memory: widened, or to where they are aligned.
     let copied = wide || !constants.weights.as_ptr().addr().is_multiple_of(4);
     let step = if copied { BLOCK } else { channels };
-    let pairs_end = count / 2 * 2 * window_len;
+    // A widened head is put in its place here.
+    let copied_quads = if wide { 0 } else { head_quads };
+    let windows = windows.as_ptr().cast::<u8>();
+    let pixel_len = channels * size_of::<O>();
+    let pairs_end = windows.wrapping_add(count / 2 * 2 * window_len);
+    let mut pass = Pass {
+        sums: [0; BLOCK],
+        bias: [[0; BLOCK]; 2],
+        multiplier: [0; BLOCK],
+        head: [[0; 64]; 2],
+        weights: core::ptr::null(),
+        turns: chunks.div_ceil(UNROLL),
+        pixel_len,
+        end: pairs_end,
+        entry: 0,
+        after_head: 0,
+        finish: 0,
+        skip: 0,
+        kind: 2 * (size_of::<O>() - 1) + usize::from(destination == Destination::Accumulate),
+        windows,
+        window_len,
+        head_len: head_quads * QUAD * size_of::<I>(),
+        head_quads: copied_quads,
+        block_rest: (quads - copied_quads) * BLOCK * QUAD,
+        second_weights: core::ptr::null(),
+        second_head: core::ptr::null(),
+        next_bias: core::ptr::null(),
+        next_multiplier: core::ptr::null(),
+        source: core::ptr::null(),
+        channels: 0,
+        output: core::ptr::null_mut(),
+        block_len: BLOCK * size_of::<O>(),
+        zero_out,
+    };
+    let (pairs, last): (Run, Run) = if wide { (pairs_i16, last_i16) } else { (pairs_i8, last_i8) };
     for first in (0..channels).step_by(step.max(1)) {
         let Some(weights) = constants.weights.get(first * taps..) else { return };
-        let mut pass = Pass {
-            sums: [0; BLOCK],
-            bias: [[0; BLOCK]; 2],
-            multiplier: [0; BLOCK],
-            head: [[0; 64]; 2],
-            weights: weights.as_ptr().cast(),
-            turns: chunks.div_ceil(UNROLL),
-            pixel_len: channels * size_of::<O>(),
-            end: windows.as_ptr().cast::<u8>().wrapping_add(pairs_end),
-            entry: 0,
-            after_head: 0,
-            finish: 0,
-            skip: chunks.wrapping_neg() % UNROLL * PAIR_CHUNK,
-            kind: 2 * (size_of::<O>() - 1) + usize::from(destination == Destination::Accumulate),
-            windows: windows.as_ptr().cast(),
-            window_len,
-            head_len: head_quads * QUAD * size_of::<I>(),
-            head_quads,
-            block_rest: block_weights - head_quads * BLOCK * QUAD,
-            second_weights: core::ptr::null(),
-            second_head: core::ptr::null(),
-            next_bias: bias.as_ptr().wrapping_add(4 * first),
-            next_multiplier: multipliers.as_ptr().wrapping_add(4 * first),
-            source: weights.as_ptr().cast(),
-            channels: step.min(channels - first),
-            output: output.as_mut_ptr().wrapping_add(first).cast(),
-            block_len: BLOCK * size_of::<O>(),
-            zero_out,
-        };
-        if wide {
-            let Some((head, rest)) = weights.get(..block_weights).and_then(|w| w.split_at_checked(head_quads * 16))
-            else {
+        let source = if copied {
+            let Some((head, rest)) = weights.split_at_checked((head_quads - copied_quads) * BLOCK * QUAD) else {
                 return;
             };
-            widen_head(head, &mut pass.head[0]);
-            // SAFETY: pairs of quads of four channels, 32 bytes, become as many i16 in the spare memory, which has 8 bytes
-            // for each of a block's `taps`.
-            unsafe { widen(rest.as_ptr(), spare.as_mut_ptr(), rest.len() / 32) };
-            pass.source = spare.as_ptr().cast();
-            // The head is in its place.
-            (pass.head_quads, pass.block_rest) = (0, 0);
-        } else if copied {
-            // SAFETY: a block's weights fit the spare memory.
-            unsafe { super::copy(weights.as_ptr().cast(), spare.as_mut_ptr().cast(), block_weights) };
-            pass.source = spare.as_ptr().cast();
+            // SAFETY: a block's weights fit the spare memory, which has 8 bytes for each of its `taps`: one byte each, or two
+            // where pairs of quads of four channels, 32 bytes, are widened.
+            unsafe {
+                if wide {
+                    widen_head(head, &mut pass.head[0]);
+                    widen(rest.as_ptr(), spare.as_mut_ptr(), chunks);
+                } else {
+                    super::copy(weights.as_ptr().cast(), spare.as_mut_ptr().cast(), block_weights);
+                }
+            }
+            spare.as_ptr().cast()
+        } else {
+            weights.as_ptr().cast()
+        };
+        let mut run = |windows: *const u8, from: usize, chunk_len: usize, code: Run| {
+            pass.windows = windows;
+            pass.pixel_len = pixel_len;
+            pass.skip = chunks.wrapping_neg() % UNROLL * chunk_len;
+            pass.next_bias = bias.as_ptr().wrapping_add(4 * first);
+            pass.next_multiplier = multipliers.as_ptr().wrapping_add(4 * first);
+            pass.source = source;
+            pass.channels = step.min(channels - first);
+            pass.output = output.as_mut_ptr().wrapping_add(from * channels + first).cast();
+            // SAFETY: windows, weights, constants and outputs of `count` pixels lie inside their slices (`fits`), the weights
+            // at a multiple of 4. Behind a head's elements up to 12 bytes more are read, which lie in `work`: the spare
+            // memory has 8 bytes for each tap.
+            unsafe { code(&mut pass) }
+        };
+        if count > 1 {
+            run(windows, 0, PAIR_CHUNK, pairs);
         }
-        // SAFETY: windows, weights, constants and outputs of `count` pixels lie inside their slices (`fits`), the weights
-        // at a multiple of 4. Behind a head's elements up to 12 bytes more are read, which lie in `work`: the spare memory
-        // has 8 bytes for each tap.
-        unsafe {
-            if count > 1 {
-                let pairs = if wide { pairs_i16 } else { pairs_i8 };
-                let mut of_pairs = pass;
-                pairs(&mut of_pairs);
-            }
-            if !count.is_multiple_of(2) {
-                pass.skip = chunks.wrapping_neg() % UNROLL * LAST_CHUNK;
-                pass.windows = pass.windows.wrapping_add(pairs_end);
-                pass.output = pass.output.wrapping_add((count - 1) * pass.pixel_len);
-                let last = if wide { last_i16 } else { last_i8 };
-                last(&mut pass);
-            }
+        if !count.is_multiple_of(2) {
+            run(pairs_end, count - 1, LAST_CHUNK, last);
         }
     }
 }
+
+/// A pass over all of its blocks.
+type Run = unsafe extern "C" fn(&mut Pass);
 
 /// One quad of four channels, widened: for each channel its four weights and four zeros.
 fn widen_head(quad: &[i8], head: &mut [u8; 64]) {
