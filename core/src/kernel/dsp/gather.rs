@@ -4,10 +4,12 @@
 //! `SXTB16` leaves four bytes, of activations as of weights; sums of integers do not mind the order. The window of a last
 //! pixel without a partner has its own words in that order.
 
+use super::multiply::is_aligned;
 use crate::kernel::conv::{BLOCK, ConvShape, QUAD, Rows, gather_one, position};
 use crate::quant::Activation;
 use crate::view::split_mut;
 use core::arch::naked_asm;
+use core::ptr;
 
 /// See [`crate::kernel::Kernel::gather`]: pairs of windows, after the place of a block's widened weights.
 pub(super) fn gather<I: Activation>(
@@ -24,9 +26,9 @@ pub(super) fn gather<I: Activation>(
     let plain = shape.stride == 1 && shape.upsample == 1;
     let neighbors = plain && shape.kernel == 3 && matches!(shape.channels_in, 1 | 3);
     if whole {
-        // A pixel of padding lies in the spare memory.
+        // A line of padding lies in the spare memory.
         let padding: &mut [I] = bytemuck::cast_slice_mut(spare);
-        padding.iter_mut().take(shape.channels_in).for_each(|value| *value = I::saturate(zero_in));
+        padding.iter_mut().take(shape.kernel * shape.channels_in).for_each(|value| *value = I::saturate(zero_in));
     }
     let (mut at, end) = (first, first + count);
     while at + 1 < end {
@@ -50,8 +52,8 @@ pub(super) fn gather<I: Activation>(
     }
 }
 
-/// Pairs of windows of an input with whole quads of channels, tap by tap down the pairs. `places` are row and column of the
-/// first pair's pixels; more than one pair are neighbors in one row. `padding` begins with a pixel of it.
+/// Pairs of windows of an input with whole quads of channels, down the pairs. `places` are row and column of the first pair's
+/// pixels; more than one pair are neighbors in one row. `padding` begins with as many elements of it as a line of taps has.
 fn gather_pairs<I: Activation>(
     shape: &ConvShape,
     places: [[usize; 2]; 2],
@@ -59,35 +61,85 @@ fn gather_pairs<I: Activation>(
     padding: &[I],
     windows: &mut [i16],
 ) {
-    let channels = shape.channels_in;
-    let padding = padding.get(..channels).unwrap_or_default();
+    let (kernel, channels) = (shape.kernel, shape.channels_in);
     let pair_len = 2 * shape.padded_taps();
     let pairs = windows.len() / pair_len.max(1);
-    // Input elements from pair to pair.
-    let step = 2 * shape.stride / shape.upsample.max(1) * channels;
-    let ys = [0, 1, 2].map(|tap| places.map(|[row, _]| position(shape, row, tap, shape.input[0])));
-    for tap_column in 0..shape.kernel {
-        // The input's columns under this tap for pair `index`. Only the first pair and the last can reach over an edge.
-        let columns = |index| places.map(|[_, column]| position(shape, column + 2 * index, tap_column, shape.input[1]));
-        let start = usize::from(columns(0).contains(&None));
-        let end = pairs - usize::from(pairs > start && columns(pairs - 1).contains(&None));
-        for span in [0..start, start..end, end..pairs] {
-            if span.is_empty() {
-                continue;
-            }
-            let [x_a, x_b] = columns(span.start);
-            for (tap_row, &[y_a, y_b]) in ys.iter().enumerate().take(shape.kernel) {
-                let sources = [y_a.zip(x_a), y_b.zip(x_b)];
-                let step = if sources.contains(&None) { 0 } else { step };
-                let [a, b] = sources.map(|source| match source {
-                    Some((y, x)) => rows.part(y, x * channels, (span.len() - 1) * step + channels),
-                    None => padding,
-                });
-                let tap = (tap_row * shape.kernel + tap_column) * 2 * channels;
-                let to = windows.get_mut(span.start * pair_len + tap..).unwrap_or_default();
-                Interleave { quads: channels / QUAD, count: span.len(), step, pair_len }.run(a, b, to);
-            }
+    let line = |row, tap| {
+        let y = position(shape, row, tap, shape.input[0])?;
+        Some(rows.part(y, 0, shape.input[1] * channels))
+    };
+    let [a, b] = places;
+    let lines_a = [0, 1, 2].map(|tap| if tap < kernel { line(a[0], tap) } else { None });
+    let lines_b = if a[0] == b[0] { lines_a } else { [0, 1, 2].map(|tap| line(b[0], tap)) };
+    let segment = Segment {
+        lines: [0, 1, 2].map(|tap| [lines_a[tap], lines_b[tap]]),
+        kernel,
+        padding,
+        step: 2 * shape.stride / shape.upsample.max(1) * channels,
+        pair_len,
+    };
+    // The input's elements under a column of taps for pair `index`.
+    let column = |index, tap| {
+        let at = |[_, column]: [usize; 2]| position(shape, column + 2 * index, tap, shape.input[1]);
+        places.map(|place| at(place).map(|x| x * channels))
+    };
+    // Only the first pair and the last can reach over an edge.
+    let is_edge = |index| column(index, 0)[0].is_none() || column(index, kernel - 1)[1].is_none();
+    let start = usize::from(is_edge(0));
+    let end = pairs - usize::from(pairs > start && is_edge(pairs - 1));
+    for (span, edge) in [(0..start, true), (start..end, false), (end..pairs, true)] {
+        let Some(to) = windows.get_mut(span.start * pair_len..) else { return };
+        if span.is_empty() {
+            continue;
         }
+        if edge || shape.upsample > 1 {
+            let columns = [0, 1, 2].map(|tap| column(span.start, tap));
+            segment.gather(span.len(), columns.get(..kernel).unwrap_or_default(), channels, to);
+        } else {
+            segment.gather(span.len(), &[column(span.start, 0)], kernel * channels, to);
+        }
+    }
+}
+
+/// Where pairs of windows come from.
+struct Segment<'v, I> {
+    /// Rows of the input under the taps' rows, for each pair's first pixel and its second; `None` is outside the image.
+    lines: [[Option<&'v [I]>; 2]; 3],
+    kernel: usize,
+    padding: &'v [I],
+    /// Input elements from pair to pair.
+    step: usize,
+    /// Output elements from pair to pair.
+    pair_len: usize,
+}
+
+impl<I: Activation> Segment<'_, I> {
+    /// `count` pairs, of which the first one's runs of `len` elements begin at `columns` of the lines: one that holds all taps
+    /// of a line, or one for each tap.
+    #[inline(never)]
+    fn gather(&self, count: usize, columns: &[[Option<usize>; 2]], len: usize, windows: &mut [i16]) {
+        let mut runs = Runs::new(len / QUAD, self.pair_len, 2 * len);
+        let Some(padding) = self.padding.get(..len) else { return };
+        if !runs.write(windows, self.kernel * columns.len(), count) {
+            return;
+        }
+        let reach = (count - 1) * self.step + len;
+        let run = |line: Option<&[I]>, column: Option<usize>| {
+            let (line, column) = line.zip(column)?;
+            (column + reach <= line.len()).then(|| line.as_ptr().wrapping_add(column))
+        };
+        let (step, stay) = (gap::<I>(self.step, len), gap::<I>(0, len));
+        let places = self.lines.iter().flat_map(|line| columns.iter().map(move |column| (line, column)));
+        for (to, (&[line_a, line_b], &[column_a, column_b])) in runs.lines.iter_mut().zip(places) {
+            let padding = padding.as_ptr();
+            *to = match (run(line_a, column_a), run(line_b, column_b)) {
+                (Some(a), Some(b)) => Line { a: a.cast(), b: b.cast(), gap: step },
+                (a, b) => Line { a: a.unwrap_or(padding).cast(), b: b.unwrap_or(padding).cast(), gap: stay },
+            };
+        }
+        // SAFETY: both pixels' runs begin and the last ones end in a line, as was checked, or they are the padding, again and
+        // again, or one pair's.
+        unsafe { runs.interleave::<I>() }
     }
 }
 
@@ -171,7 +223,12 @@ fn columns<I: Activation, const CHANNELS: usize>(
 /// One pair with zeros to the last quad's end.
 fn interleave<I: Activation>(a: &[I], b: &[I], windows: &mut [i16]) {
     let quads = a.len() / QUAD;
-    Interleave { quads, count: 1, step: 0, pair_len: 0 }.run(a, b, windows);
+    let mut runs = Runs::new(quads, 0, 0);
+    if b.len() >= a.len() && runs.write(windows, 1, 1) {
+        runs.lines[0] = Line { a: a.as_ptr().cast(), b: b.as_ptr().cast(), gap: 0 };
+        // SAFETY: both inputs have the quads.
+        unsafe { runs.interleave::<I>() }
+    }
     if let Some(words) = windows.as_chunks_mut::<{ 2 * QUAD }>().0.get_mut(quads) {
         let last = |from: &[I], index: usize| from.get(QUAD * quads + index).map_or(0, |value| value.widen() as i16);
         for (words, index) in words.as_chunks_mut::<QUAD>().0.iter_mut().zip(0..) {
@@ -180,76 +237,139 @@ fn interleave<I: Activation>(a: &[I], b: &[I], windows: &mut [i16]) {
     }
 }
 
-/// Pairs of runs of elements that are brought to the order of the windows.
-struct Interleave {
-    /// Elements of a run, in quads.
+/// Pairs of runs of elements, in up to nine lines, that are brought to the order of the windows. The numbers are
+/// offsets that the assembly names.
+#[repr(C)]
+struct Runs {
+    /// 0: elements of a run, in quads.
     quads: usize,
-    /// Pairs.
+    /// 4: pairs of a line.
     count: usize,
-    /// Elements from run to run of an input.
-    step: usize,
-    /// Elements from pair to pair of the output.
-    pair_len: usize,
+    /// 8: bytes from the end of a run's pairs to the next.
+    gap: usize,
+    /// 12: the output of the next line.
+    pairs: *mut i16,
+    /// 16: bytes from line to line of the output.
+    line_len: usize,
+    /// 20.
+    lines_left: usize,
+    /// 24.
+    lines: [Line; 9],
 }
 
-impl Interleave {
-    /// `a` and `b` begin with the first pair's runs, and so does the output.
-    #[inline(always)]
-    fn run<I: Activation>(&self, a: &[I], b: &[I], windows: &mut [i16]) {
-        let Interleave { quads, count, step, pair_len } = *self;
-        if quads == 0 || count == 0 {
-            return;
-        }
-        let len = (count - 1) * step + QUAD * quads;
-        if a.len() < len || b.len() < len || windows.len() < (count - 1) * pair_len + 2 * QUAD * quads {
-            return;
-        }
-        let runs = Runs {
-            a: a.as_ptr().cast(),
-            b: b.as_ptr().cast(),
-            pairs: windows.as_mut_ptr(),
-            gap_in: size_of::<I>().wrapping_mul(step.wrapping_sub(QUAD * quads)),
-            gap_out: 2usize.wrapping_mul(pair_len.wrapping_sub(2 * QUAD * quads)),
+/// A line's first runs.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Line {
+    /// From the first pair's first pixel on.
+    a: *const u8,
+    /// From its second pixel on.
+    b: *const u8,
+    /// Bytes from the end of a run to the next pair's.
+    gap: usize,
+}
+
+/// Bytes from the end of a run of `len` elements to the next, which begins `step` elements behind it.
+fn gap<T>(step: usize, len: usize) -> usize {
+    size_of::<T>().wrapping_mul(step.wrapping_sub(len))
+}
+
+impl Runs {
+    /// Lengths in elements of the output: from pair to pair, and from line to line.
+    fn new(quads: usize, pair_len: usize, line_len: usize) -> Self {
+        Runs {
             quads,
-            count,
-        };
-        // SAFETY: the last runs end inside the slices, as was checked; the output is aligned to words, as all of the scratch
-        // and its quads are; the element's size selects the function.
+            count: 0,
+            gap: gap::<i16>(pair_len, 2 * QUAD * quads),
+            pairs: ptr::null_mut(),
+            line_len: size_of::<i16>() * line_len,
+            lines_left: 0,
+            lines: [Line { a: ptr::null(), b: ptr::null(), gap: 0 }; 9],
+        }
+    }
+
+    /// Turns to an output of `count` pairs in each of `lines` lines. False if there are none, or they do not fit.
+    fn write(&mut self, windows: &mut [i16], lines: usize, count: usize) -> bool {
+        (self.pairs, self.lines_left, self.count) = (windows.as_mut_ptr(), lines, count);
+        if self.quads == 0 || lines == 0 || count == 0 {
+            return false;
+        }
+        let run = 2 * QUAD * size_of::<i16>() * self.quads;
+        let len = (lines - 1) * self.line_len + (count - 1) * self.gap.wrapping_add(run) + run;
+        lines <= self.lines.len() && len <= size_of_val(windows) && is_aligned(windows)
+    }
+
+    /// # Safety
+    /// [`Runs::write`] was true, the windows are still borrowed, and in each of its lines `a` and `b` are `count` runs of
+    /// quads of `I`, `gap` apart.
+    unsafe fn interleave<I: Activation>(&mut self) {
+        // SAFETY: the caller answers for the inputs, `write` for the output, which is aligned to words as quads of pairs are;
+        // the element's size selects the function.
         unsafe {
             match size_of::<I>() {
-                1 => interleave_i8(&runs),
-                _ => interleave_i16(&runs),
+                1 => interleave_i8(self),
+                _ => interleave_i16(self),
             }
         }
     }
 }
 
-/// [`Interleave`] in the order in which the assembly loads it.
-#[repr(C)]
-struct Runs {
-    a: *const u8,
-    b: *const u8,
-    pairs: *mut i16,
-    /// Bytes from the end of a run to the next.
-    gap_in: usize,
-    /// Bytes from the end of a run's pairs to the next.
-    gap_out: usize,
-    quads: usize,
-    count: usize,
+/// Begins both functions: on the stack are a line's gaps, the next line's address and that of the runs.
+macro_rules! begin {
+    () => {
+        concat!("push {{r0, r4, r5, r6, r7, r8, r9, r10, r11, lr}}\n", "add r3, r0, #24\n", "push {{r1, r2, r3}}\n",)
+    };
+}
+
+/// A line: r0 and r1 its runs, r2 its pairs, r12 count, lr quads.
+macro_rules! next_line {
+    () => {
+        concat!(
+            "ldr r3, [sp, #12]\n",
+            "ldm r3, {{r4, r5, r6, r7, r8}}\n",
+            "mov lr, r4\n",
+            "mov r12, r5\n",
+            "mov r2, r7\n",
+            "add r7, r7, r8\n",
+            "str r7, [r3, #12]\n",
+            "ldr r3, [sp, #8]\n",
+            "ldm r3!, {{r0, r1, r5}}\n",
+            "str r3, [sp, #8]\n",
+            "strd r5, r6, [sp]\n",
+        )
+    };
+}
+
+/// After a pair's runs: the next pair at label 2, the next line at label 5, or the end.
+macro_rules! next_pair {
+    () => {
+        concat!(
+            "ldrd r3, r4, [sp]\n",
+            "add r0, r0, r3\n",
+            "add r1, r1, r3\n",
+            "add r2, r2, r4\n",
+            "subs r12, #1\n",
+            "bne 2b\n",
+            "ldr r3, [sp, #12]\n",
+            "ldr r4, [r3, #20]\n",
+            "subs r4, #1\n",
+            "str r4, [r3, #20]\n",
+            "bne 5b\n",
+            "add sp, #16\n",
+            "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}\n",
+        )
+    };
 }
 
 /// Registers: r0 and r1 the two inputs, r2 the pairs, r3 turns of two quads, lr quads of a run, r12 runs. r4 to r11 are two
-/// quads of pairs: in the place of the odd words are the bytes first. On the stack: the gaps. An odd count begins with one
-/// quad.
+/// quads of pairs: in the place of the odd words are the bytes first. An odd count begins with one quad.
 #[unsafe(naked)]
-unsafe extern "C" fn interleave_i8(runs: &Runs) {
+unsafe extern "C" fn interleave_i8(runs: &mut Runs) {
     naked_asm!(
         dsp_extension!(),
-        "push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
-        "ldm r0, {{r0, r1, r2, r3, r4, r5, r6}}",
-        "push {{r3, r4}}",
-        "mov lr, r5",
-        "mov r12, r6",
+        begin!(),
+        "5:",
+        next_line!(),
         "2:",
         "lsrs r3, lr, #1",
         "bcc 3f",
@@ -278,28 +398,19 @@ unsafe extern "C" fn interleave_i8(runs: &Runs) {
         "subs r3, #1",
         "bne 3b",
         "4:",
-        "ldrd r3, r4, [sp]",
-        "add r0, r0, r3",
-        "add r1, r1, r3",
-        "add r2, r2, r4",
-        "subs r12, #1",
-        "bne 2b",
-        "add sp, #8",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}",
+        next_pair!(),
     )
 }
 
 /// Registers: r0 and r1 the two inputs, r2 the pairs, r3 quads left of a run of lr, r12 runs, r8 to r11 two words of each
-/// input, r4 to r7 a quad of pairs. On the stack: the gaps.
+/// input, r4 to r7 a quad of pairs.
 #[unsafe(naked)]
-unsafe extern "C" fn interleave_i16(runs: &Runs) {
+unsafe extern "C" fn interleave_i16(runs: &mut Runs) {
     naked_asm!(
         dsp_extension!(),
-        "push {{r4, r5, r6, r7, r8, r9, r10, r11, lr}}",
-        "ldm r0, {{r0, r1, r2, r3, r4, r5, r6}}",
-        "push {{r3, r4}}",
-        "mov lr, r5",
-        "mov r12, r6",
+        begin!(),
+        "5:",
+        next_line!(),
         "2:",
         "mov r3, lr",
         "3:",
@@ -314,13 +425,6 @@ unsafe extern "C" fn interleave_i16(runs: &Runs) {
         "stm r2!, {{r4, r5, r6, r7}}",
         "subs r3, #1",
         "bne 3b",
-        "ldrd r3, r4, [sp]",
-        "add r0, r0, r3",
-        "add r1, r1, r3",
-        "add r2, r2, r4",
-        "subs r12, #1",
-        "bne 2b",
-        "add sp, #8",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, r11, pc}}",
+        next_pair!(),
     )
 }
