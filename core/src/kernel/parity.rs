@@ -76,9 +76,12 @@ fn convolutions_agree<K: Kernel, I: Activation, O: Activation + PartialEq>(case:
     weights.fill_with(|| {
         [-largest, largest, random.below(2 * largest as u32 + 1) as i32 - largest][random.below(3)] as i8
     });
-    let mut constants = [0; 2 * 4 * CHANNELS_OUT];
-    constants.fill_with(|| random.below(256) as u8 & 0x3F);
-    let (bias, multipliers) = constants.split_at(4 * CHANNELS_OUT);
+    // Of any magnitude, so that in many cases the outputs are neither all saturated nor all the zero point.
+    let (mut bias, mut multipliers) = ([[0; 4]; CHANNELS_OUT], [[0; 4]; CHANNELS_OUT]);
+    let shifts = [2 + random.below(28), 2 + random.below(20)];
+    bias.fill_with(|| (random.0.next_u32() as i32 >> shifts[0]).to_le_bytes());
+    multipliers.fill_with(|| (random.0.next_u32() >> shifts[1]).max(1).to_le_bytes());
+    let (bias, multipliers) = (bias.as_flattened(), multipliers.as_flattened());
     // Some files lie at odd addresses.
     let address = case as usize % 4;
     let constants = ConvWeights {

@@ -83,8 +83,8 @@ fn gather_pairs<I: Activation>(
         let at = |[_, column]: [usize; 2]| position(shape, column + 2 * index, tap, shape.input[1]);
         places.map(|place| at(place).map(|x| x * channels))
     };
-    // Only the first pair and the last can reach over an edge.
-    let is_edge = |index| column(index, 0)[0].is_none() || column(index, kernel - 1)[1].is_none();
+    // Only the first pair and the last can reach over an edge; a pair in two rows does.
+    let is_edge = |index| a[0] != b[0] || column(index, 0)[0].is_none() || column(index, kernel - 1)[1].is_none();
     let start = usize::from(is_edge(0));
     let end = pairs - usize::from(pairs > start && is_edge(pairs - 1));
     for (span, edge) in [(0..start, true), (start..end, false), (end..pairs, true)] {
