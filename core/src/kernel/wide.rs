@@ -90,9 +90,9 @@ pub(super) fn gather<W: WindowElement, I: Activation>(
         rest.fill(W::of(0));
     }
     let width = shape.output[1].max(1);
-    let (mut row, mut column) = (first / width, first % width);
-    while !rest.is_empty() {
-        let columns = (width - column).min(rest.len() / step);
+    let (mut row, mut column, mut left) = (first / width, first % width, count);
+    while left > 0 {
+        let columns = (width - column).min(left);
         let elements = rest.split_off_mut(..columns * step).unwrap_or_default();
         let mut windows = Windows { elements, step };
         for tap_row in 0..shape.kernel {
@@ -100,7 +100,7 @@ pub(super) fn gather<W: WindowElement, I: Activation>(
                 .map(|y| rows.part(y, 0, shape.input[1] * shape.channels_in));
             windows.gather_row(shape, source, zero_in, column, columns, tap_row);
         }
-        (row, column) = (row + 1, 0);
+        (row, column, left) = (row + 1, 0, left - columns);
     }
 }
 
@@ -129,7 +129,8 @@ impl<W: WindowElement> Windows<'_, W> {
         let inside = over(padding + stride - 1, stride).clamp(column, end)..end;
         // Columns of the kernel that lie beside each other in the input are copied as one.
         let together = if upsample == 1 { kernel } else { 1 };
-        for tap in (0..kernel).step_by(together) {
+        let mut tap = 0;
+        while tap < kernel {
             let at = at + tap * channels;
             for column_there in (column..inside.start).chain(inside.end..column + columns) {
                 let start = column_there * stride + tap;
@@ -148,14 +149,19 @@ impl<W: WindowElement> Windows<'_, W> {
                 let count = over(inside.end - first + upsample - 1, upsample);
                 self.copy(source, from, [first - column, upsample], count, at, together * channels);
             }
+            tap += together;
         }
     }
 
     /// Sets `len` elements from `at` on of `count` windows from `pixel` on.
     #[inline(always)]
     fn fill(&mut self, pixel: usize, count: usize, at: usize, len: usize, value: i32) {
-        for window in self.elements.chunks_exact_mut(self.step).skip(pixel).take(count) {
-            window[at..][..len].fill(W::of(value));
+        if len == 0 {
+            return;
+        }
+        for pixel in pixel..pixel + count {
+            let to = self.elements.get_mut(pixel * self.step + at..).and_then(|to| to.get_mut(..len));
+            to.unwrap_or_default().fill(W::of(value));
         }
     }
 
@@ -191,12 +197,12 @@ fn copy_by<const N: usize, W: WindowElement, I: Activation>(from: &[I], to: &mut
     for (from, to) in from.as_chunks::<N>().0.iter().zip(to.as_chunks_mut::<N>().0) {
         copy_piece(from, to);
     }
-    let (from, to) = (from.last_chunk::<N>(), to.last_chunk_mut::<N>());
-    if let (Some(from), Some(to)) = (from, to) {
-        copy_piece(from, to);
-        return true;
+    if from.len() >= N && !from.len().is_multiple_of(N) {
+        if let (Some(from), Some(to)) = (from.last_chunk::<N>(), to.last_chunk_mut::<N>()) {
+            copy_piece(from, to);
+        }
     }
-    false
+    from.len() >= N
 }
 
 /// All is read before any is written, so that the compiler sees vectors.

@@ -15,7 +15,7 @@ use super::conv::{ConvShape, ConvWeights, Destination, Rows};
 use super::group_norm::{self, Line, Moments, TABLE_LEN};
 use super::{Kernel, conv, softmax, wide};
 use crate::quant::Activation;
-use dot::{Avx2, Avx512Vnni, AvxVnni};
+use dot::{Avx2, Avx512Vnni, Avx512VnniHalves, AvxVnni};
 
 pub use detect::Level;
 
@@ -25,14 +25,6 @@ pub struct X86<const HIGHEST: u8>;
 
 /// Every level that can run.
 pub type Best = X86<{ Level::Avx512Vnni as u8 }>;
-
-impl<const HIGHEST: u8> X86<HIGHEST> {
-    /// The level of convolutions of `I`: the sums of four products are for i8 only.
-    #[inline(always)]
-    fn conv_level<I: Activation>() -> Level {
-        Level::best(if size_of::<I>() == 1 { HIGHEST } else { HIGHEST.min(Level::Avx2 as u8) })
-    }
-}
 
 impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
     fn gather<I: Activation>(
@@ -45,10 +37,10 @@ impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
     ) {
         // SAFETY: the level can run, so there is AVX2.
         unsafe {
-            match Self::conv_level::<I>() {
-                Level::Definition => conv::gather(shape, rows, zero_in, first, count, work),
-                Level::Avx2 => gather_i16(shape, rows, zero_in, first, count, work),
-                Level::AvxVnni | Level::Avx512Vnni => gather_u8(shape, rows, zero_in, first, count, work),
+            match (Level::best(HIGHEST), size_of::<I>()) {
+                (Level::Definition, _) => conv::gather(shape, rows, zero_in, first, count, work),
+                (Level::AvxVnni | Level::Avx512Vnni, 1) => gather_u8(shape, rows, zero_in, first, count, work),
+                _ => gather_i16(shape, rows, zero_in, first, count, work),
             }
         }
     }
@@ -64,12 +56,16 @@ impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
     ) {
         // SAFETY: the level can run.
         unsafe {
-            match Self::conv_level::<I>() {
-                Level::Definition => conv::multiply(shape, constants, count, work, output, zero_out, destination),
-                Level::Avx2 => multiply_avx2(shape, constants, count, work, output, zero_out, destination),
-                Level::AvxVnni => multiply_avx_vnni(shape, constants, count, work, output, zero_out, destination),
-                Level::Avx512Vnni => multiply_avx512_vnni(shape, constants, count, work, output, zero_out, destination),
-            }
+            let run = match (Level::best(HIGHEST), size_of::<I>()) {
+                (Level::Definition, _) => {
+                    return conv::multiply(shape, constants, count, work, output, zero_out, destination);
+                }
+                (Level::AvxVnni, 1) => multiply_avx_vnni,
+                (Level::Avx512Vnni, 1) => multiply_avx512_vnni,
+                (Level::Avx512Vnni, _) => multiply_avx512_vnni_halves,
+                _ => multiply_avx2,
+            };
+            run(shape, constants, count, work, output, zero_out, destination);
         }
     }
 
@@ -153,6 +149,7 @@ macro_rules! multiply {
 }
 multiply!(multiply_avx2, Avx2, "avx2");
 multiply!(multiply_avx_vnni, AvxVnni, "avx2,avxvnni");
+multiply!(multiply_avx512_vnni_halves, Avx512VnniHalves, "avx2,avx512f,avx512bw,avx512vl,avx512vnni");
 multiply!(multiply_avx512_vnni, Avx512Vnni, "avx2,avx512f,avx512bw,avx512vl,avx512vnni");
 
 /// The shared normalization with AVX2 enabled.

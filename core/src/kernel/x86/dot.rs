@@ -76,6 +76,35 @@ impl Dot for AvxVnni {
     }
 }
 
+/// i16 products, two an instruction and lane, 512 bits: activations of i16.
+#[derive(Clone, Copy)]
+pub(super) struct Avx512VnniHalves(());
+
+impl Avx512VnniHalves {
+    /// The proof that its instructions are enabled.
+    #[inline]
+    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
+    pub(super) fn new() -> Self {
+        Avx512VnniHalves(())
+    }
+}
+
+impl Dot for Avx512VnniHalves {
+    type Element = i16;
+
+    #[inline(always)]
+    fn sums(self, windows: [&[i16]; PIXELS], weights: [&[i8]; 2]) -> Sums {
+        // SAFETY: there is a value only where the instructions can run.
+        unsafe { avx512_vnni_sums_of_halves(windows, weights) }
+    }
+
+    #[inline(always)]
+    fn requantize(self, acc: [i32; LANES], multipliers: [i32; LANES]) -> [i32; LANES] {
+        // SAFETY: there is a value only where the instructions can run.
+        unsafe { requantize(acc, multipliers) }
+    }
+}
+
 /// i8 products, four an instruction and lane, 512 bits.
 #[derive(Clone, Copy)]
 pub(super) struct Avx512Vnni(());
@@ -129,8 +158,7 @@ fn avx2_sums(windows: [&[i16]; PIXELS], weights: [&[i8]; 2]) -> Sums {
     }
     let mut result = [[0; LANES]; PIXELS];
     for (lanes, [a, b]) in result.iter_mut().zip(sums) {
-        // A channel's sum is in two neighboring lanes; channels 0 and 1 of a block are in its lower half.
-        *lanes = to_array(_mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b)));
+        *lanes = to_array(add_neighbors(a, b));
     }
     result
 }
@@ -236,19 +264,69 @@ unsafe fn avx512_vnni_step(
     }
 }
 
+/// Two quads a step.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
+fn avx512_vnni_sums_of_halves(windows: [&[i16]; PIXELS], weights: [&[i8]; 2]) -> Sums {
+    let mut sums = [[_mm512_setzero_si512(); 2]; PIXELS];
+    let quads = quads(windows, weights);
+    for quad in (0..quads / 2 * 2).step_by(2) {
+        // SAFETY: every slice holds more than `quad + 1` quads.
+        unsafe { avx512_vnni_step_of_halves(&mut sums, windows, weights, quad, 2) };
+    }
+    if !quads.is_multiple_of(2) {
+        // SAFETY: every slice holds as many quads.
+        unsafe { avx512_vnni_step_of_halves(&mut sums, windows, weights, quads - 1, 1) };
+    }
+    let mut result = [[0; LANES]; PIXELS];
+    for (lanes, [a, b]) in result.iter_mut().zip(sums) {
+        *lanes = to_array(add_neighbors(fold(a), fold(b)));
+    }
+    result
+}
+
+/// Adds `count` quads from `quad` on, at most two: as many as every slice must hold there.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn avx512_vnni_step_of_halves(
+    sums: &mut [[__m512i; 2]; PIXELS],
+    windows: [&[i16]; PIXELS],
+    weights: [&[i8]; 2],
+    quad: usize,
+    count: usize,
+) {
+    let each_four_times = _mm512_setr_epi64(0, 0, 0, 0, 1, 1, 1, 1);
+    let (words, pairs) = (((1u32 << (BLOCK * count)) - 1) as __mmask8, ((1u32 << count) - 1) as __mmask8);
+    for (block, weights) in weights.into_iter().enumerate() {
+        // SAFETY: of the caller; what lies behind the quads is not read.
+        let weights = unsafe { _mm256_maskz_loadu_epi32(words, weights.as_ptr().add(quad * QUAD_WEIGHTS).cast()) };
+        let weights = _mm512_cvtepi8_epi16(weights);
+        for (sums, window) in sums.iter_mut().zip(windows) {
+            // SAFETY: the same.
+            let window = unsafe { _mm_maskz_loadu_epi64(pairs, window.as_ptr().add(quad * QUAD).cast()) };
+            let window = _mm512_permutexvar_epi64(each_four_times, _mm512_castsi128_si512(window));
+            sums[block] = _mm512_dpwssd_epi32(sums[block], window, weights);
+        }
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn avx512_vnni_excess(weights: [&[i8]; 2]) -> [i32; LANES] {
-    let mut sums = [_mm512_setzero_si512(); 2];
-    let (four, one) = (4 * QUAD_WEIGHTS, _mm512_set1_epi8(OFFSET));
-    for (a, b) in weights[0].chunks(four).zip(weights[1].chunks(four)) {
-        for (sum, weights) in sums.iter_mut().zip([a, b]) {
-            // SAFETY: as many quads as there are.
-            let weights = unsafe { load_512(weights.as_ptr(), weights.len() / QUAD_WEIGHTS) };
-            *sum = _mm512_dpbusd_epi32(*sum, one, weights);
+    let mut sums = [[_mm512_setzero_si512(); 2]; 2];
+    for (sums, weights) in sums.iter_mut().zip(weights) {
+        // Two sums a block, so that one need not wait for the other.
+        for eight in weights.chunks(8 * QUAD_WEIGHTS) {
+            let (first, second) = eight.split_at(eight.len().min(4 * QUAD_WEIGHTS));
+            for (sum, weights) in sums.iter_mut().zip([first, second]) {
+                // SAFETY: as many quads as there are.
+                let weights = unsafe { load_512(weights.as_ptr(), weights.len() / QUAD_WEIGHTS) };
+                *sum = _mm512_dpbusd_epi32(*sum, _mm512_set1_epi8(OFFSET), weights);
+            }
         }
     }
-    to_array(add_halves(fold(sums[0]), fold(sums[1])))
+    let [[a, b], [c, d]] = sums;
+    to_array(add_halves(fold(_mm512_add_epi32(a, b)), fold(_mm512_add_epi32(c, d))))
 }
 
 /// [`crate::quant::requantize`]: the even lanes' products, then the odd ones'.
@@ -260,6 +338,13 @@ fn requantize(acc: [i32; LANES], multipliers: [i32; LANES]) -> [i32; LANES] {
     let (acc, multipliers) = (_mm256_srli_epi64::<32>(acc), _mm256_srli_epi64::<32>(multipliers));
     let odd = _mm256_add_epi64(_mm256_mul_epi32(acc, multipliers), half);
     to_array(_mm256_blend_epi32::<0b1010_1010>(_mm256_srli_epi64::<32>(even), odd))
+}
+
+/// The sums of neighboring lanes, which hold one channel: channels 0 and 1 of a block are in its lower half.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_neighbors(a: __m256i, b: __m256i) -> __m256i {
+    _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(a, b))
 }
 
 /// The sums of the lower and the upper half: of `a` in the lower half, of `b` in the upper.
