@@ -197,12 +197,11 @@ fn copy_by<const N: usize, W: WindowElement, I: Activation>(from: &[I], to: &mut
     for (from, to) in from.as_chunks::<N>().0.iter().zip(to.as_chunks_mut::<N>().0) {
         copy_piece(from, to);
     }
-    if from.len() >= N && !from.len().is_multiple_of(N) {
-        if let (Some(from), Some(to)) = (from.last_chunk::<N>(), to.last_chunk_mut::<N>()) {
-            copy_piece(from, to);
-        }
+    let (Some(last), Some(to)) = (from.last_chunk::<N>(), to.last_chunk_mut::<N>()) else { return false };
+    if !from.len().is_multiple_of(N) {
+        copy_piece(last, to);
     }
-    from.len() >= N
+    true
 }
 
 /// All is read before any is written, so that the compiler sees vectors.
