@@ -9,7 +9,9 @@
 //! ```
 
 use crate::kernel::Chosen;
+use crate::message::messages;
 use crate::model::{Model, Row};
+use crate::network::{Alone, Both, Cores, SecondCore, Workers};
 use crate::noise::{NoiseUse, normals};
 use crate::quant::{COEFFICIENT_BITS, round_shift, saturate_i16};
 use crate::{format, network, pixels, view};
@@ -31,7 +33,6 @@ pub struct Request {
 /// Why an arena cannot be used.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum ArenaError {
     /// Fewer bytes than [`Model::arena_len`].
     TooSmall {
@@ -44,25 +45,24 @@ pub enum ArenaError {
     Misaligned,
 }
 
-impl core::fmt::Display for ArenaError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            ArenaError::TooSmall { len, needed } => {
-                write!(f, "an arena of {len} bytes, but this model needs {needed}: give a larger one")
-            }
-            ArenaError::Misaligned => {
-                f.write_str("the arena does not begin at a multiple of 4: use mote_core::Arena or mote_core::aligned")
-            }
-        }
+messages! { ArenaError {
+    ArenaError::TooSmall { len, needed } => "an arena of {} bytes, but this model needs {}: give a larger one", len, needed;
+    ArenaError::Misaligned =>
+        "the arena does not begin at a multiple of 4: use mote_core::Arena or mote_core::aligned";
+} }
+
+impl ArenaError {
+    /// The first `needed` bytes of `memory`, if they are there and begin at a multiple of 4.
+    pub(crate) fn check(memory: &mut [u8], needed: usize) -> Result<&mut [u8], ArenaError> {
+        let len = memory.len();
+        let memory = memory.get_mut(..needed).ok_or(ArenaError::TooSmall { len, needed })?;
+        if memory.as_ptr().addr().is_multiple_of(4) { Ok(memory) } else { Err(ArenaError::Misaligned) }
     }
 }
-
-impl core::error::Error for ArenaError {}
 
 /// Why a request cannot be served.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum RequestError {
     /// A class that the model does not have.
     Class {
@@ -87,23 +87,13 @@ pub enum RequestError {
     },
 }
 
-impl core::fmt::Display for RequestError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            RequestError::Class { class, classes } => {
-                write!(f, "class {class} does not exist: this model has {classes}, numbered from 0")
-            }
-            RequestError::Row { row, rows } => {
-                write!(f, "row {row} does not exist: this model has {rows}, numbered from 0")
-            }
-            RequestError::Picture { len, needed } => {
-                write!(f, "a picture of {len} values, but this model's samples have {needed}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for RequestError {}
+messages! { RequestError {
+    RequestError::Class { class, classes } =>
+        "class {} does not exist: this model has {}, numbered from 0", class, classes;
+    RequestError::Row { row, rows } => "row {} does not exist: this model has {}, numbered from 0", row, rows;
+    RequestError::Picture { len, needed } =>
+        "a picture of {} values, but this model's samples have {}", len, needed;
+} }
 
 /// How far a sample is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,11 +148,7 @@ impl<'m, 'a> Generator<'m, 'a> {
     /// # Errors
     /// [`ArenaError`] if the arena is too small or misaligned.
     pub fn new(model: &'m Model<'m>, arena: &'a mut [u8]) -> Result<Self, ArenaError> {
-        let (len, needed) = (arena.len(), model.arena_len());
-        let arena = arena.get_mut(..needed).ok_or(ArenaError::TooSmall { len, needed })?;
-        if !arena.as_ptr().addr().is_multiple_of(4) {
-            return Err(ArenaError::Misaligned);
-        }
+        let arena = ArenaError::check(arena, model.arena_len())?;
         arena.fill(0);
         Ok(Generator { model, arena, request: Request::default(), row: model.rows(), op: 0 })
     }
@@ -219,17 +205,34 @@ impl<'m, 'a> Generator<'m, 'a> {
 
     /// Runs one row, or the rest of one: one pass of the network and one update of the state.
     pub fn step(&mut self) -> Progress {
-        let row = self.row;
-        while self.row == row && self.step_layer() != Progress::Done {}
-        self.progress()
+        self.run_row(&mut Alone)
+    }
+
+    /// [`Generator::step`] on two cores: each computes a part of every convolution's pixels. The same samples come out.
+    /// If `second` was made for a model that needs less, one core does everything.
+    pub fn step_on(&mut self, cores: &mut impl Cores, second: &mut SecondCore<'_>) -> Progress {
+        if second.len() < self.model.second_core_len() {
+            return self.step();
+        }
+        self.run_row(&mut Both { cores, second })
     }
 
     /// Runs one operation of the network; after the last one of a row, updates the state too. The same samples come out
     /// as with [`Generator::step`]; a cooperative scheduler gets its turn between layers.
     pub fn step_layer(&mut self) -> Progress {
+        self.run_layer(&mut Alone)
+    }
+
+    fn run_row(&mut self, workers: &mut impl Workers) -> Progress {
+        let row = self.row;
+        while self.row == row && self.run_layer(workers) != Progress::Done {}
+        self.progress()
+    }
+
+    fn run_layer(&mut self, workers: &mut impl Workers) -> Progress {
         if self.row < self.model.rows() {
             let condition = self.row as usize * self.model.classes() as usize + self.request.class as usize;
-            network::run::<Chosen>(self.model, self.op, condition, self.arena);
+            network::run::<Chosen>(self.model, self.op, condition, self.arena, workers);
             self.op += 1;
             if self.op >= self.model.ops() {
                 self.update();

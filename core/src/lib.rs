@@ -26,6 +26,7 @@
 pub mod format;
 mod generator;
 pub mod kernel;
+mod message;
 pub mod model;
 pub mod network;
 pub mod noise;
@@ -39,3 +40,4 @@ pub mod view;
 
 pub use generator::{Arena, ArenaError, Generator, Progress, Request, RequestError, aligned};
 pub use model::{Model, ParseError};
+pub use network::{Cores, SecondCore};

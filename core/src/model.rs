@@ -3,6 +3,7 @@
 //! [`Model::parse`] treats the bytes as hostile. Once it returns `Ok`, no accessor and no sampling step can fail or panic.
 
 mod check;
+mod fault;
 
 use crate::format::{
     self, HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN, header, op, read_i16, read_u16, read_u32, row, tensor,
@@ -12,6 +13,7 @@ use crate::network::{AttentionShape, ConvMemory};
 use crate::view::{I16Pairs, I32s, elements, part};
 
 pub use check::ParseError;
+pub use fault::Fault;
 
 /// A valid `.mote` file.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +24,7 @@ pub struct Model<'a> {
 
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Element {
     /// 8-bit with a zero point.
     I8,
@@ -41,6 +44,7 @@ impl Element {
 
 /// An activation in the arena: height x width x channels, channels last.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Tensor {
     /// Byte offset in the arena, a multiple of 4.
     pub offset: usize,
@@ -82,6 +86,7 @@ impl Tensor {
 
 /// One row of the step table, coefficients in Q20 (see [`crate::step_table`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Row {
     /// `x0 = clamp(p x + q f)`: the state's factor.
     pub p: i32,
@@ -190,6 +195,7 @@ pub struct NormOp<'a> {
 
 /// One input of a normalization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct NormPart {
     /// The tensor.
     pub tensor: u16,
@@ -371,7 +377,7 @@ impl<'a> Model<'a> {
         let pixels = read_u16(record, op::PIXELS) as usize;
         ConvOp {
             input,
-            norm: (flags & op::NORMALIZE != 0).then(|| self.norm(record, shape.channels_in)),
+            norm: if flags & op::NORMALIZE != 0 { self.norm(record, shape.channels_in) } else { None },
             output,
             shape,
             constants,
@@ -404,7 +410,8 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn norm(&self, record: &[u8; OP_LEN], channels: usize) -> NormOp<'a> {
+    /// `None` only if the table is not in the file, which parse refuses.
+    fn norm(&self, record: &[u8; OP_LEN], channels: usize) -> Option<NormOp<'a>> {
         let part = |tensor_at, groups_at, epsilon_at| {
             tensor_index(read_u16(record, tensor_at)).map(|tensor| NormPart {
                 tensor,
@@ -414,8 +421,7 @@ impl<'a> Model<'a> {
         };
         let conditioned = record[op::FLAGS] & op::CONDITIONED != 0;
         let parts = if conditioned { self.conditions() } else { 1 };
-        let table = self.at(record, op::TABLE_AT, TABLE_LEN);
-        NormOp {
+        Some(NormOp {
             parts: [part(op::INPUT, op::GROUPS, op::EPSILON), part(op::SECOND, op::SECOND_GROUPS, op::SECOND_EPSILON)],
             zero: record[op::ZERO] as i8,
             channels,
@@ -423,8 +429,8 @@ impl<'a> Model<'a> {
             gain_bits: record[op::GAIN_BITS] as u32,
             bias_bits: record[op::BIAS_BITS] as u32,
             pairs: I16Pairs::new(self.at(record, op::PAIRS_AT, 4 * parts * channels)),
-            table: elements(table).first_chunk().unwrap_or(&[0; TABLE_LEN]),
-        }
+            table: elements(self.at(record, op::TABLE_AT, TABLE_LEN)).first_chunk()?,
+        })
     }
 
     fn attention(&self, record: &[u8; OP_LEN]) -> AttentionOp {

@@ -6,18 +6,23 @@
 //! may overwrite its input as soon as the ring has what is still needed.
 
 mod attention;
+mod cores;
 
 use core::ops::Range;
 
+use crate::generator::ArenaError;
 use crate::kernel::{ConvShape, GroupScale, Kernel, Line, Rows};
 use crate::model::{AttentionOp, ConvOp, Element, Model, NormOp, Op, Tensor};
 use crate::quant::Activation;
 use crate::view::{self, elements, elements_mut, parts};
 
 pub use attention::{AttentionMemory, AttentionShape, attention};
+pub(crate) use cores::{Alone, Both, Workers};
+pub use cores::{Cores, SecondCore};
 
 /// How the scratch of a convolution is divided, in this order; bytes, each a multiple of 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ConvMemory {
     /// A line for each channel of a normalized input.
     pub lines: usize,
@@ -74,60 +79,79 @@ pub fn input_lead(shape: &ConvShape, pixels: usize, row_len: usize, pixel_len: u
 }
 
 /// Runs one operation for the `condition`-th (row, class) pair, `row * classes + class`.
-pub(crate) fn run<K: Kernel>(model: &Model<'_>, index: u16, condition: usize, arena: &mut [u8]) {
+pub(crate) fn run<K: Kernel>(
+    model: &Model<'_>,
+    index: u16,
+    condition: usize,
+    arena: &mut [u8],
+    workers: &mut impl Workers,
+) {
     match model.op(index) {
-        Op::Conv(op) => {
-            let read = if op.norm.is_some() { Element::I8 } else { model.tensor(op.input).element };
-            match (read, model.tensor(op.output).element) {
-                (Element::I8, Element::I8) => conv::<K, i8, i8>(model, &op, condition, arena),
-                (Element::I8, Element::I16) => conv::<K, i8, i16>(model, &op, condition, arena),
-                (Element::I16, Element::I8) => conv::<K, i16, i8>(model, &op, condition, arena),
-                (Element::I16, Element::I16) => conv::<K, i16, i16>(model, &op, condition, arena),
-            }
-        }
+        Op::Conv(op) => conv::<K>(model, &op, condition, arena, workers),
         Op::Attention(op) => attend::<K>(model, &op, arena),
     }
 }
 
-/// A convolution whose windows hold `I`: the input's element, or i8 if it is normalized.
-fn conv<K: Kernel, I: Activation, O: Activation>(
-    model: &Model<'_>,
-    op: &ConvOp<'_>,
-    condition: usize,
-    arena: &mut [u8],
-) {
+fn conv<K: Kernel>(model: &Model<'_>, op: &ConvOp<'_>, condition: usize, arena: &mut [u8], workers: &mut impl Workers) {
     let (input, output) = (model.tensor(op.input), model.tensor(op.output));
     let shape = &op.shape;
     let [lines, ring, work] = op.memory.ranges(op.scratch);
     if let Some(norm) = &op.norm {
         prepare_lines::<K>(model, norm, condition, arena, lines.clone());
     }
-    let zero_in = op.norm.map_or(input.zero, |norm| norm.zero as i32);
+    let (read, zero_in) = match op.norm {
+        Some(norm) => (Element::I8, norm.zero as i32),
+        None => (input.element, input.zero),
+    };
     let row_len = shape.input[1] * shape.channels_in;
-    let ring_row_len = row_len * size_of::<I>();
-    let pixel_len = output.channels * size_of::<O>();
+    let ring_row_len = row_len * read.size();
+    let pixel_len = output.channels * output.element.size();
+    let ring_rows = op.memory.ring_rows;
+    let (source, capacity) = if ring_rows > 0 { (ring.clone(), ring_rows) } else { (input.range(), usize::MAX) };
     let (mut loaded, mut slot) = (0, 0);
     for first in (0..shape.pixels()).step_by(op.pixels.max(1)) {
         let count = op.pixels.min(shape.pixels() - first);
-        if op.memory.ring_rows > 0 {
-            while loaded < shape.rows_before(first + count) {
-                let at = ring.start + slot * ring_row_len;
-                load_row::<K>(model, op, arena, lines.clone(), loaded, at..at + ring_row_len);
-                loaded += 1;
-                slot = if slot + 1 == op.memory.ring_rows { 0 } else { slot + 1 };
-            }
-            let [ring, work] = parts(arena, [ring.clone(), work.clone()]);
-            let rows = Rows::ring(elements(ring), row_len, op.memory.ring_rows, loaded, slot);
-            K::gather::<I>(shape, &rows, zero_in, first, count, elements_mut(work));
-        } else {
-            let [input, work] = parts(arena, [input.range(), work.clone()]);
-            let rows = Rows::whole(elements(input), row_len);
-            K::gather::<I>(shape, &rows, zero_in, first, count, elements_mut(work));
+        while ring_rows > 0 && loaded < shape.rows_before(first + count) {
+            let at = ring.start + slot * ring_row_len;
+            load_row::<K>(model, op, arena, lines.clone(), loaded, at..at + ring_row_len);
+            loaded += 1;
+            slot = if slot + 1 == ring_rows { 0 } else { slot + 1 };
         }
         let pixels = output.offset + first * pixel_len..output.offset + (first + count) * pixel_len;
-        let [pixels, work] = parts(arena, [pixels, work.clone()]);
-        let (pixels, work) = (elements_mut::<O>(pixels), elements_mut(work));
-        K::multiply::<I, O>(shape, &op.constants, count, work, pixels, output.zero, op.destination);
+        let memory = parts(arena, [source.clone(), work.clone(), pixels]);
+        let pass = Pass { op, row_len, capacity, loaded, slot, first, count, zero_in, zero_out: output.zero };
+        match (read, output.element) {
+            (Element::I8, Element::I8) => pass.run::<K, i8, i8>(memory, workers),
+            (Element::I8, Element::I16) => pass.run::<K, i8, i16>(memory, workers),
+            (Element::I16, Element::I8) => pass.run::<K, i16, i8>(memory, workers),
+            (Element::I16, Element::I16) => pass.run::<K, i16, i16>(memory, workers),
+        }
+    }
+}
+
+/// `count` output pixels from `first` on, and the rows of the input that are there: see [`Rows::ring`].
+struct Pass<'p> {
+    op: &'p ConvOp<'p>,
+    row_len: usize,
+    capacity: usize,
+    loaded: usize,
+    slot: usize,
+    first: usize,
+    count: usize,
+    zero_in: i32,
+    zero_out: i32,
+}
+
+impl Pass<'_> {
+    /// `memory` holds the input's rows, the work area and the pixels.
+    fn run<K: Kernel, I: Activation, O: Activation>(&self, memory: [&mut [u8]; 3], workers: &mut impl Workers) {
+        let [source, work, pixels] = memory;
+        let (shape, constants, destination) = (&self.op.shape, &self.op.constants, self.op.destination);
+        let rows = Rows::ring(elements(source), self.row_len, self.capacity, self.loaded, self.slot);
+        workers.run(self.count, elements_mut(work), elements_mut::<O>(pixels), |skipped, count, work, pixels| {
+            K::gather::<I>(shape, &rows, self.zero_in, self.first + skipped, count, work);
+            K::multiply::<I, O>(shape, constants, count, work, pixels, self.zero_out, destination);
+        });
     }
 }
 

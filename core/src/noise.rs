@@ -50,6 +50,7 @@ pub fn normal_q12(word: u32) -> i16 {
 
 /// Which use of a sample's noise: the starting state, or the fresh noise of one row of the step table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum NoiseUse {
     /// The state that sampling starts from.
     Start,

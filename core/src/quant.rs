@@ -34,7 +34,7 @@ pub fn saturate_i16(value: i64) -> i16 {
 }
 
 /// A stored activation: `i8` with a zero point, or `i16` around zero.
-pub trait Activation: bytemuck::Pod {
+pub trait Activation: bytemuck::Pod + Send + Sync {
     /// The element as the kernels multiply it.
     fn widen(self) -> i32;
     /// Clamps a 32-bit result into the element's range.

@@ -1,7 +1,7 @@
 //! The format under attack: whatever the bytes, parsing ends in a model that runs or in an error that says why.
 
 use mote_core::format::{self, header};
-use mote_core::model::Op;
+use mote_core::model::{Fault, Op};
 use mote_core::{Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, aligned, noise, selftest};
 
 /// The self-test's model: every kind of record in 4 kB.
@@ -113,7 +113,7 @@ fn an_output_in_its_inputs_place_never_overtakes_it() {
                     assert_eq!(draw(&moved), expected, "tensor {output} at {offset}");
                     accepted += 1;
                 }
-                Err(ParseError::Op { fault: "the output overwrites an input before it is read", .. }) => refused += 1,
+                Err(ParseError::Op { fault: Fault::OutputOvertakesInput, .. }) => refused += 1,
                 Err(_) => {}
             }
         }

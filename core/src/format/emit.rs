@@ -2,6 +2,7 @@
 
 use super::{HEADER_LEN, MAGIC, NO_TENSOR, OP_LEN, ROW_LEN, TENSOR_LEN, VERSION, header, op, row, tensor};
 use crate::kernel::{ConvShape, Destination, TABLE_LEN, weight_index};
+use crate::message::messages;
 use crate::model::{Element, Model, NormPart, ParseError, Row, Tensor};
 use crate::network::{AttentionShape, ConvMemory};
 use crate::plan;
@@ -134,17 +135,11 @@ pub enum EmitError {
     Invalid(ParseError),
 }
 
-impl core::fmt::Display for EmitError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            EmitError::Buffer { len, needed } => write!(f, "a buffer of {len} bytes, but the file needs {needed}"),
-            EmitError::TooLarge { what, count } => write!(f, "{count} {what} do not fit the format"),
-            EmitError::Invalid(error) => write!(f, "the model would not run: {error}"),
-        }
-    }
-}
-
-impl core::error::Error for EmitError {}
+messages! { EmitError {
+    EmitError::Buffer { len, needed } => "a buffer of {} bytes, but the file needs {}", len, needed;
+    EmitError::TooLarge { what, count } => "{} {} do not fit the format", count, what;
+    EmitError::Invalid(error) => "the model would not run: {}", error;
+} }
 
 impl OpSpec<'_> {
     /// The tensors that it reads, the old content of its output apart.

@@ -14,6 +14,7 @@ pub const QUAD: usize = 4;
 
 /// The geometry of one convolution, channels last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct ConvShape {
     /// Input height and width in pixels, before the enlargement.
     pub input: [usize; 2],
@@ -116,6 +117,7 @@ pub struct ConvWeights<'a> {
 
 /// What happens to the output's old content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Destination {
     /// It is replaced.
     Overwrite,

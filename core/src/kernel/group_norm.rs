@@ -34,6 +34,7 @@ pub struct Affine<'a> {
 
 /// Sums over a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Moments {
     /// Of the values.
     pub sum: i64,
@@ -43,6 +44,7 @@ pub struct Moments {
 
 /// `index = (q * slope + offset) >> shift`, the rounding and the table's middle included in the offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(C)]
 pub struct Line {
     /// Within +-(2^30 - 1).

@@ -2,15 +2,16 @@
 
 use core::ops::Range;
 
+use super::fault::Fault;
 use super::{ConvOp, Element, Model, NormPart, Op, Tensor, overlap, tensor_index};
 use crate::format::{self, OP_LEN, header, op, read_u16, read_u32, tensor};
 use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, TABLE_LEN};
+use crate::message::messages;
 use crate::network::{AttentionShape, input_lead};
 
 /// Why bytes are not a model that this version runs.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum ParseError {
     /// Fewer bytes than a header.
     Truncated {
@@ -53,14 +54,14 @@ pub enum ParseError {
         /// Its index.
         index: u16,
         /// What is wrong.
-        fault: &'static str,
+        fault: Fault,
     },
     /// An operation record is wrong.
     Op {
         /// Its index.
         index: u16,
         /// What is wrong.
-        fault: &'static str,
+        fault: Fault,
     },
     /// The arena that the header claims is not what the tensors need.
     ArenaLen {
@@ -71,37 +72,24 @@ pub enum ParseError {
     },
 }
 
-impl core::fmt::Display for ParseError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match *self {
-            ParseError::Truncated { len } => {
-                write!(f, "{len} bytes are fewer than a header of {}: the file is cut off", format::HEADER_LEN)
-            }
-            ParseError::Magic { found } => {
-                write!(f, "the file begins with {found:?}, not \"MOTE\": it is not a .mote file")
-            }
-            ParseError::Version { found } => write!(
-                f,
-                "format version {found}, but this build reads version {}: export the model again, or update Mote",
-                format::VERSION
-            ),
-            ParseError::Length { stated, found } => {
-                write!(f, "the header states {stated} bytes, the file has {found}: it is cut off or has a tail")
-            }
-            ParseError::Checksum { stated, computed } => {
-                write!(f, "checksum {computed:08x}, but the header states {stated:08x}: the file is damaged")
-            }
-            ParseError::Header { field, value } => write!(f, "header field {field} may not be {value}"),
-            ParseError::Tensor { index, fault } => write!(f, "tensor {index}: {fault}"),
-            ParseError::Op { index, fault } => write!(f, "operation {index}: {fault}"),
-            ParseError::ArenaLen { stated, needed } => {
-                write!(f, "the header states an arena of {stated} bytes, the tensors need {needed}")
-            }
-        }
-    }
-}
-
-impl core::error::Error for ParseError {}
+messages! { ParseError {
+    ParseError::Truncated { len } =>
+        "{} bytes are fewer than a header of {}: the file is cut off", len, format::HEADER_LEN;
+    ParseError::Magic { found } =>
+        "the file begins with the bytes {:08x}, not \"MOTE\": it is not a .mote file", u32::from_be_bytes(found);
+    ParseError::Version { found } =>
+        "format version {}, but this build reads version {}: export the model again, or update Mote",
+        found, format::VERSION;
+    ParseError::Length { stated, found } =>
+        "the header states {} bytes, the file has {}: it is cut off or has a tail", stated, found;
+    ParseError::Checksum { stated, computed } =>
+        "checksum {:08x}, but the header states {:08x}: the file is damaged", computed, stated;
+    ParseError::Header { field, value } => "header field {} may not be {}", field, value;
+    ParseError::Tensor { index, fault } => "tensor {}: {}", index, fault;
+    ParseError::Op { index, fault } => "operation {}: {}", index, fault;
+    ParseError::ArenaLen { stated, needed } =>
+        "the header states an arena of {} bytes, the tensors need {}", stated, needed;
+} }
 
 /// Largest number of operation or tensor records: the dataflow check is quadratic.
 const MAX_RECORDS: u16 = 1024;
@@ -204,24 +192,24 @@ fn check_header(model: &Model<'_>) -> Result<(), ParseError> {
 }
 
 /// Returns the tensor's end in the arena.
-fn check_tensor(model: &Model<'_>, index: u16) -> Result<u64, &'static str> {
+fn check_tensor(model: &Model<'_>, index: u16) -> Result<u64, Fault> {
     let record = model.tensor_record(index);
     let side = |at| read_u16(record, at) as u64;
     let area = side(tensor::HEIGHT) * side(tensor::WIDTH);
     if record[tensor::RESERVED] != 0 || read_u16(record, tensor::RESERVED_END) != 0 {
-        return Err("a reserved field is not zero");
+        return Err(Fault::Reserved);
     }
     if record[tensor::ELEMENT] > 1 {
-        return Err("an element type that is neither i8 nor i16");
+        return Err(Fault::Element);
     }
     // The product of three u16 values fits u64.
     let elements = area * side(tensor::CHANNELS);
     if elements == 0 || elements > MAX_ELEMENTS {
-        return Err("an empty shape, or one of more than 2^24 elements");
+        return Err(Fault::Elements);
     }
     let offset = read_u32(record, tensor::OFFSET) as u64;
     if !offset.is_multiple_of(4) {
-        return Err("an arena offset that is not a multiple of 4");
+        return Err(Fault::Offset);
     }
     let t = model.tensor(index);
     let zeros = match t.element {
@@ -229,84 +217,84 @@ fn check_tensor(model: &Model<'_>, index: u16) -> Result<u64, &'static str> {
         Element::I16 => 0..=0,
     };
     if !zeros.contains(&t.zero) {
-        return Err("a zero point outside its element's range");
+        return Err(Fault::Zero);
     }
     if !(t.scale.is_finite() && t.scale > 0.0) {
-        return Err("a scale that is not a positive number");
+        return Err(Fault::Scale);
     }
     Ok(offset + elements * t.element.size() as u64)
 }
 
 /// The state, the output and the history have the sample's shape.
-fn check_samples(model: &Model<'_>) -> Result<(), (u16, &'static str)> {
+fn check_samples(model: &Model<'_>) -> Result<(), (u16, Fault)> {
     let history = read_u16(model.header, header::HISTORY);
     for index in [format::STATE, format::OUTPUT, history] {
         if index == format::NO_TENSOR {
             continue;
         }
         if index >= model.tensors() || history <= format::OUTPUT {
-            return Err((history, "not a tensor that can keep the previous x0"));
+            return Err((history, Fault::History));
         }
         let t = model.tensor(index);
         let shape = [t.height, t.width, t.channels];
         if shape != [model.height(), model.width(), model.channels()] || t.element != Element::I16 {
-            return Err((index, "state, output and history must be i16 of the sample's shape"));
+            return Err((index, Fault::SampleShape));
         }
     }
     if let Some(t) = model.history() {
         if t.overlaps(&model.tensor(format::STATE)) {
-            return Err((history, "the history overlaps the state"));
+            return Err((history, Fault::HistoryOverlapsState));
         }
     } else if (0..model.rows()).any(|index| model.row(index).b_prev != 0) {
-        return Err((history, "a row uses the previous x0, but no tensor keeps it"));
+        return Err((history, Fault::HistoryMissing));
     }
     Ok(())
 }
 
 /// Returns the end of the operation's scratch, at most `arena`.
-fn check_op(model: &Model<'_>, index: u16, arena: u64) -> Result<u64, &'static str> {
+fn check_op(model: &Model<'_>, index: u16, arena: u64) -> Result<u64, Fault> {
     let record = model.op_record(index);
     let second = read_u16(record, op::SECOND);
     let named = [read_u16(record, op::INPUT), read_u16(record, op::OUTPUT)];
     if named.iter().any(|&tensor| tensor >= model.tensors()) {
-        return Err("a tensor that does not exist");
+        return Err(Fault::NoTensor);
     }
     if second != format::NO_TENSOR && second >= model.tensors() {
-        return Err("a second tensor that does not exist");
+        return Err(Fault::NoSecondTensor);
     }
     let scratch_len = match record[op::KIND] {
         0 => check_conv(model, record, arena)?,
         1 => check_attention(model, record)?,
-        _ => return Err("a kind that is neither convolution nor attention"),
+        _ => return Err(Fault::Kind),
     };
     let scratch_at = read_u32(record, op::SCRATCH) as u64;
     let scratch_end = scratch_at + scratch_len;
     if !scratch_at.is_multiple_of(4) {
-        return Err("a scratch offset that is not a multiple of 4");
+        return Err(Fault::ScratchOffset);
     }
     if scratch_end > arena {
-        return Err("a scratch that reaches over the arena's end");
+        return Err(Fault::ScratchEnd);
     }
     check_memory(model, index, &model.op(index))?;
     Ok(scratch_end)
 }
 
 /// What the operation reads is there, and it writes only where it may.
-fn check_memory(model: &Model<'_>, index: u16, op: &Op<'_>) -> Result<(), &'static str> {
+fn check_memory(model: &Model<'_>, index: u16, op: &Op<'_>) -> Result<(), Fault> {
     let (output, scratch) = (model.tensor(op.output()), op.scratch());
     for kept in [Some(model.tensor(format::STATE)), model.history()].into_iter().flatten() {
         if kept.overlaps(&output) || overlap(&kept.range(), &scratch) {
-            return Err("the output or the scratch overlaps the state or the history");
+            return Err(Fault::OverlapsKept);
         }
     }
     if overlap(&output.range(), &scratch) {
-        return Err("the scratch overlaps the output");
+        return Err(Fault::ScratchOverlapsOutput);
     }
     for source in op.inputs() {
         check_live(model, index, source)?;
         let input = model.tensor(source);
         if overlap(&input.range(), &scratch) {
-            return Err("the scratch overlaps an input");
+            return Err(Fault::ScratchOverlapsInput);
         }
         if input.overlaps(&output) {
             check_in_place(op, &input, &output)?;
@@ -319,26 +307,26 @@ fn check_memory(model: &Model<'_>, index: u16, op: &Op<'_>) -> Result<(), &'stat
 }
 
 /// The output never overtakes the rows of the input that are still to be read.
-fn check_in_place(op: &Op<'_>, input: &Tensor, output: &Tensor) -> Result<(), &'static str> {
-    let Op::Conv(conv) = op else { return Err("the output overlaps the input of an attention") };
+fn check_in_place(op: &Op<'_>, input: &Tensor, output: &Tensor) -> Result<(), Fault> {
+    let Op::Conv(conv) = op else { return Err(Fault::AttentionInPlace) };
     if conv.destination == Destination::Accumulate {
-        return Err("an output that is added to overlaps an input");
+        return Err(Fault::SumInPlace);
     }
     let row_len = input.bytes() / input.height.max(1);
     let lead = input_lead(&conv.shape, conv.pixels, row_len, output.channels * output.element.size());
     if (input.offset as i64 - output.offset as i64) < lead {
-        return Err("the output overwrites an input before it is read");
+        return Err(Fault::OutputOvertakesInput);
     }
     Ok(())
 }
 
 /// `value` holds what an earlier operation of the same pass wrote, not overwritten since, at operation `before`.
-fn check_live(model: &Model<'_>, before: u16, value: u16) -> Result<(), &'static str> {
+fn check_live(model: &Model<'_>, before: u16, value: u16) -> Result<(), Fault> {
     if value == format::STATE {
         return Ok(());
     }
     if tensor_index(read_u16(model.header, header::HISTORY)) == Some(value) {
-        return Err("the network reads the history");
+        return Err(Fault::ReadsHistory);
     }
     let wanted = model.tensor(value).range();
     for index in (0..before).rev() {
@@ -348,30 +336,30 @@ fn check_live(model: &Model<'_>, before: u16, value: u16) -> Result<(), &'static
         }
         let writes: [Range<usize>; 2] = [model.tensor(op.output()).range(), op.scratch()];
         if writes.iter().any(|range| overlap(range, &wanted)) {
-            return Err("a value is overwritten before it is read");
+            return Err(Fault::Overwritten);
         }
     }
-    Err("a value is read that no earlier operation wrote")
+    Err(Fault::NeverWritten)
 }
 
 /// The `len` bytes that `record`'s `field` points to lie in the file.
-fn check_data(model: &Model<'_>, record: &[u8; OP_LEN], field: usize, len: u64) -> Result<(), &'static str> {
+fn check_data(model: &Model<'_>, record: &[u8; OP_LEN], field: usize, len: u64) -> Result<(), Fault> {
     let offset = read_u32(record, field) as u64;
     let fits = offset >= format::HEADER_LEN as u64 && offset + len <= model.bytes.len() as u64;
-    if fits { Ok(()) } else { Err("constants that lie outside the file") }
+    if fits { Ok(()) } else { Err(Fault::ConstantsOutside) }
 }
 
 /// Returns the bytes of scratch.
-fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u64, &'static str> {
+fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u64, Fault> {
     if !matches!(record[op::KERNEL], 1 | 3) {
-        return Err("a kernel side that is neither 1 nor 3");
+        return Err(Fault::KernelSide);
     }
     if !matches!((record[op::STRIDE], record[op::UPSAMPLE]), (1 | 2, 1) | (1, 2)) {
-        return Err("a stride and an enlargement that are not 1 and 1, 2 and 1, or 1 and 2");
+        return Err(Fault::Stride);
     }
     let flags = record[op::FLAGS];
     if flags & !(op::ACCUMULATE | op::NORMALIZE | op::CONDITIONED) != 0 {
-        return Err("a flag that does not exist");
+        return Err(Fault::Flag);
     }
     let normalized = flags & op::NORMALIZE != 0;
     if !normalized {
@@ -379,23 +367,23 @@ fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u6
         let unused = fields.iter().fold(0, |all, &field| all | read_u32(record, field));
         let bytes = record[op::ZERO] | record[op::GAIN_BITS] | record[op::BIAS_BITS] | flags & op::CONDITIONED;
         if unused != 0 || bytes != 0 || read_u16(record, op::SECOND) != format::NO_TENSOR {
-            return Err("fields of a normalization without one");
+            return Err(Fault::UnusedNormalization);
         }
     }
     let shape = model.conv_shape(record);
     if shape.output != ConvShape::output_of(shape.input, shape.stride, shape.upsample) {
-        return Err("an output shape that the input, stride and enlargement do not give");
+        return Err(Fault::OutputShape);
     }
     let pixels = read_u16(record, op::PIXELS) as usize;
     if pixels == 0 || pixels > shape.pixels().next_multiple_of(2) {
-        return Err("a pass of no pixels, or of more than the output has");
+        return Err(Fault::Pixels);
     }
     // Everything that is computed in usize from here on is at most the arena's claimed length.
     let work = 2 * shape.padded_taps() as u64 * (BLOCK + pixels) as u64;
     let element = if normalized { Element::I8 } else { model.tensor(read_u16(record, op::INPUT)).element };
     let row = shape.input[1] as u64 * shape.channels_in as u64 * element.size() as u64;
     if work > arena || shape.rows_of(pixels) as u64 * row > arena {
-        return Err("a scratch larger than the arena");
+        return Err(Fault::ScratchLen);
     }
     let channels = shape.channels_out as u64;
     let blocks = channels.div_ceil(BLOCK as u64);
@@ -412,7 +400,7 @@ fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u6
 
 /// For every output channel, padded ones too, `|bias| + max|input| * sum|weights|` fits an `i32`, and so does every partial
 /// sum.
-fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), &'static str> {
+fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), Fault> {
     let largest = match (conv.norm, model.tensor(conv.input).element) {
         (Some(_), _) | (None, Element::I8) => 1u64 << 7,
         (None, Element::I16) => 1 << 15,
@@ -422,56 +410,56 @@ fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), &'stat
         let mut sums = [0u64; BLOCK];
         for (index, quad) in block.chunks_exact(QUAD).enumerate() {
             if quad.contains(&i8::MIN) {
-                return Err("a weight of -128");
+                return Err(Fault::Weight);
             }
             sums[index % BLOCK] += quad.iter().map(|w| w.unsigned_abs() as u64).sum::<u64>();
         }
         for sum in sums {
             let (bias, multiplier) = constants.next().unwrap_or((0, 1));
             if multiplier < 1 {
-                return Err("a multiplier below 1");
+                return Err(Fault::Multiplier);
             }
             if bias.unsigned_abs() as u64 + largest * sum > i32::MAX as u64 {
-                return Err("weights and bias that can overflow the accumulator");
+                return Err(Fault::Accumulator);
             }
         }
     }
     Ok(())
 }
 
-fn check_norm(model: &Model<'_>, record: &[u8; OP_LEN], shape: &ConvShape) -> Result<(), &'static str> {
+fn check_norm(model: &Model<'_>, record: &[u8; OP_LEN], shape: &ConvShape) -> Result<(), Fault> {
     if record[op::GAIN_BITS] > 15 || record[op::BIAS_BITS] > 15 {
-        return Err("more than 15 fractional bits");
+        return Err(Fault::FractionalBits);
     }
     let parts = if record[op::FLAGS] & op::CONDITIONED != 0 { model.conditions() as u64 } else { 1 };
     check_data(model, record, op::PAIRS_AT, 4 * parts * shape.channels_in as u64)?;
     check_data(model, record, op::TABLE_AT, TABLE_LEN as u64)?;
-    let norm = model.norm(record, shape.channels_in);
-    for part in norm.parts.into_iter().flatten() {
+    let parts = model.norm(record, shape.channels_in).map_or([None; 2], |norm| norm.parts);
+    for part in parts.into_iter().flatten() {
         check_part(&model.tensor(part.tensor), &part, shape)?;
     }
     let second_fields = read_u16(record, op::SECOND_GROUPS) as u32 | read_u32(record, op::SECOND_EPSILON);
-    if norm.parts[1].is_none() && second_fields != 0 {
-        return Err("fields of a second input without a second input");
+    if parts[1].is_none() && second_fields != 0 {
+        return Err(Fault::UnusedSecond);
     }
     Ok(())
 }
 
-fn check_part(input: &Tensor, part: &NormPart, shape: &ConvShape) -> Result<(), &'static str> {
+fn check_part(input: &Tensor, part: &NormPart, shape: &ConvShape) -> Result<(), Fault> {
     if [input.height, input.width] != shape.input {
-        return Err("inputs of different heights or widths");
+        return Err(Fault::InputShapes);
     }
     if part.groups == 0 || !input.channels.is_multiple_of(part.groups) {
-        return Err("groups that do not divide the channels");
+        return Err(Fault::Groups);
     }
     if input.elements() / part.groups.max(1) > MAX_GROUP {
-        return Err("a group of more than 65536 elements");
+        return Err(Fault::GroupLen);
     }
     Ok(())
 }
 
 /// Returns the bytes of scratch.
-fn check_attention(model: &Model<'_>, record: &[u8; OP_LEN]) -> Result<u64, &'static str> {
+fn check_attention(model: &Model<'_>, record: &[u8; OP_LEN]) -> Result<u64, Fault> {
     let unused = [op::MULTIPLIERS_AT, op::GROUPS, op::EPSILON, op::SECOND_EPSILON, op::TABLE_AT, op::PAIRS_AT];
     let flags = read_u32(record, op::FLAGS);
     if unused.iter().any(|&field| read_u32(record, field) != 0)
@@ -479,29 +467,29 @@ fn check_attention(model: &Model<'_>, record: &[u8; OP_LEN]) -> Result<u64, &'st
         || read_u16(record, op::STRIDE) != 0
         || read_u16(record, op::SECOND) != format::NO_TENSOR
     {
-        return Err("an attention with fields that only a convolution has");
+        return Err(Fault::UnusedConvolution);
     }
     let input = model.tensor(read_u16(record, op::INPUT));
     let output = model.tensor(read_u16(record, op::OUTPUT));
     if input.element != Element::I8 || input.zero != 0 || output.element != Element::I8 {
-        return Err("an attention whose input is not i8 around zero, or whose output is not i8");
+        return Err(Fault::AttentionElements);
     }
     if [input.height, input.width, input.channels] != [output.height, output.width, 3 * output.channels] {
-        return Err("an attention's input must have the output's shape, three times the channels");
+        return Err(Fault::AttentionShape);
     }
     let op = model.attention(record);
     let AttentionShape { tokens, channels, heads } = op.shape;
     if tokens > MAX_TOKENS {
-        return Err("an attention over more than 4096 pixels");
+        return Err(Fault::Tokens);
     }
     if heads == 0 || !channels.is_multiple_of(heads) {
-        return Err("heads that do not divide the channels");
+        return Err(Fault::Heads);
     }
     if op.score_multiplier < 1 || op.value_multiplier < 1 {
-        return Err("a multiplier below 1");
+        return Err(Fault::Multiplier);
     }
     if op.pixels == 0 || op.pixels > tokens.next_multiple_of(2) {
-        return Err("a pass of no pixels, or of more than the output has");
+        return Err(Fault::Pixels);
     }
     // At most 4,096 tokens and 65,535 channels: less than 2^31 bytes.
     Ok(op.shape.memory(op.pixels).len() as u64)

@@ -6,6 +6,7 @@ use crate::view::{I32s, elements, elements_mut, part, part_mut};
 
 /// The geometry of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct AttentionShape {
     /// Pixels.
     pub tokens: usize,
@@ -17,6 +18,7 @@ pub struct AttentionShape {
 
 /// How the scratch of an attention is divided, in this order; bytes, each a multiple of 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct AttentionMemory {
     /// One head's keys, packed as weights.
     keys: usize,
