@@ -41,29 +41,31 @@ impl Formats {
         let bytes = unstuff(frame)?;
         let mut rest = bytes.as_slice();
         let format = self.0.get(&u16::from_le_bytes(take(&mut rest)?))?;
-        Some(format!("{}: {}", format.level, self.message(&format.text, &mut rest)?))
+        Some(format!("{}: {}", format.level, self.message(&format.text, "", &mut rest)?))
     }
 
-    /// Fills the placeholders of a format string from the front of `rest`.
-    fn message(&self, format: &str, rest: &mut &[u8]) -> Option<String> {
+    /// Fills the placeholders of a format string from the front of `rest`. What a placeholder does not say about how to
+    /// show its argument, `outer` does.
+    fn message(&self, format: &str, outer: &str, rest: &mut &[u8]) -> Option<String> {
         let mut text = String::new();
         let mut pieces = format.split('{');
         text += pieces.next()?;
         for piece in pieces {
             let (placeholder, literal) = piece.split_once('}')?;
-            text += &self.argument(placeholder, rest)?;
+            text += &self.argument(placeholder, outer, rest)?;
             text += literal;
         }
         Some(text)
     }
 
-    fn argument(&self, placeholder: &str, rest: &mut &[u8]) -> Option<String> {
-        let (kind, hint) = placeholder.split_once(':').unwrap_or((placeholder, ""));
+    fn argument(&self, placeholder: &str, outer: &str, rest: &mut &[u8]) -> Option<String> {
+        let (kind, hint) = placeholder.split_once(':').unwrap_or((placeholder, outer));
         let number = match kind {
             "=u8" => u8::from_le_bytes(take(rest)?).into(),
             "=u16" => u16::from_le_bytes(take(rest)?).into(),
             "=u32" | "=usize" => u32::from_le_bytes(take(rest)?).into(),
             "=u64" => u64::from_le_bytes(take(rest)?),
+            "=i32" => return Some(i32::from_le_bytes(take(rest)?).to_string()),
             "=str" => {
                 let len = u32::from_le_bytes(take(rest)?) as usize;
                 return text(rest.split_off(..len)?);
@@ -76,7 +78,7 @@ impl Formats {
             }
             "" | "=?" => {
                 let format = self.0.get(&u16::from_le_bytes(take(rest)?))?;
-                return self.message(&format.text, rest);
+                return self.message(&format.text, hint, rest);
             }
             _ => return None,
         };
@@ -143,6 +145,13 @@ mod tests {
         ];
         let lines = Formats::new(symbols.into_iter()).decode(frame);
         assert_eq!(lines, ["error: command line: no output file: give OUT SEED FIRST COUNT CLASS"]);
+    }
+
+    #[test]
+    fn a_nested_number_is_shown_as_the_outer_placeholder_says() {
+        let formats = Formats::new([(r#"{"tag":"defmt_prim","data":"{=u32}"}"#, 7)].into_iter());
+        let arguments = [7, 0, 0x3A, 1, 0, 0];
+        assert_eq!(formats.message("{:08x}", "", &mut &arguments[..]).as_deref(), Some("0000013a"));
     }
 
     #[test]

@@ -12,17 +12,40 @@ use std::process::Command;
 /// The symbol that a program needs if it can panic: see `firmware/panic-free`.
 const PANIC: &str = "mote_core_can_panic";
 
+/// How a program is compiled: a profile of the firmware's workspace, which says what for.
+#[derive(Clone, Copy, Debug)]
+enum Profile {
+    Release,
+    Small,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Profile::Release => "release",
+            Profile::Small => "small",
+        }
+    }
+
+    fn of(program: &str) -> Self {
+        if program == "generate" { Profile::Small } else { Profile::Release }
+    }
+}
+
 /// Builds one program of the emulated boards' firmware and reads its ELF file.
 pub(crate) fn build(board: &Board, program: &str) -> Result<Firmware> {
-    run(cargo_build(board)?.args(["--package", "qemu-m4", "--bin", program]))
+    let profile = Profile::of(program);
+    run(cargo_build(board, profile)?.args(["--package", "qemu-m4", "--bin", program]))
         .with_context(|| format!("the firmware for {} does not build", board.name))?;
-    Firmware::read(&target_dir(board).join(board.target).join("release").join(program))
+    Firmware::read(&target_dir(board).join(board.target).join(profile.name()).join(program))
 }
 
 /// Links a program that does all of core's work on a chip and that cannot be linked if any of it may panic. Then links it
 /// with a panic put in, which must fail, or the first proves nothing.
 pub(crate) fn prove_panic_free(board: &Board) -> Result<()> {
-    let link = |arguments: &[&str]| capture(cargo_build(board)?.args(["--package", "panic-free"]).args(arguments));
+    let link = |arguments: &[&str]| {
+        capture(cargo_build(board, Profile::Release)?.args(["--package", "panic-free"]).args(arguments))
+    };
     link(&[])
         .context("core can panic, or the program does not build: firmware/panic-free says how to find the panic")?;
     match link(&["--features", "panic"]) {
@@ -37,10 +60,10 @@ fn target_dir(board: &Board) -> PathBuf {
     firmware_target_dir().join(board.name)
 }
 
-fn cargo_build(board: &Board) -> Result<Command> {
+fn cargo_build(board: &Board, profile: Profile) -> Result<Command> {
     let mut cargo = embedded_cargo(board.target)?;
     cargo.current_dir(root().join("firmware"));
-    cargo.args(["build", "--quiet", "--release", "--locked", "--target", board.target, "--target-dir"]);
+    cargo.args(["build", "--quiet", "--profile", profile.name(), "--locked", "--target", board.target, "--target-dir"]);
     cargo.arg(target_dir(board));
     if let Some(cpu) = board.cpu {
         cargo.env("RUSTFLAGS", format!("-Ctarget-cpu={cpu}"));

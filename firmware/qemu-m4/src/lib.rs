@@ -4,23 +4,17 @@
 //! the same channel. Nothing here is particular to the Cortex-M4 but the default target.
 #![no_std]
 
+pub mod host;
+mod log;
 pub mod markers;
+pub mod stack;
 
-use core::fmt::Display;
-use defmt_semihosting as _;
+use defmt::Format;
 
 #[cfg(target_arch = "arm")]
 pub use cortex_m_rt::entry;
 #[cfg(target_arch = "riscv32")]
 pub use riscv_rt::entry;
-
-#[cfg(target_arch = "arm")]
-use cortex_m as _;
-#[cfg(target_arch = "riscv32")]
-use riscv as _;
-
-/// Longest command line, in bytes.
-pub const COMMAND_LINE: usize = 256;
 
 // The compiler uses the floating-point and vector unit of a processor that it is told: the unit is switched on right after
 // reset, by giving all access to coprocessors 10 and 11 (CPACR).
@@ -56,18 +50,20 @@ pub fn model_region() -> &'static [u8] {
 }
 
 /// Logs `what: error` and ends the program with status 1.
-pub fn fail(what: &str, error: impl Display) -> ! {
-    defmt::error!("{=str}: {}", what, defmt::Display2Format(&error));
-    semihosting::process::exit(1)
+pub fn fail(what: &str, error: impl Format) -> ! {
+    defmt::error!("{=str}: {}", what, error);
+    host::exit(1)
 }
 
 /// Ends the program with status 0.
 pub fn succeed() -> ! {
-    semihosting::process::exit(0)
+    host::exit(0)
 }
 
+/// Logs where, and the message if it is fixed text: to format others takes 6 kB of flash.
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo) -> ! {
-    defmt::error!("{}", defmt::Display2Format(info));
-    semihosting::process::exit(101)
+    let (file, line) = info.location().map_or(("", 0), |location| (location.file(), location.line()));
+    defmt::error!("panic at {=str}:{=u32}: {=str}", file, line, info.message().as_str().unwrap_or_default());
+    host::exit(101)
 }

@@ -2,18 +2,18 @@
 //!
 //! Arguments: `OUT SEED FIRST COUNT CLASS`. Writes the pixels of samples `FIRST .. FIRST + COUNT` of the seed to the file
 //! OUT, one after the other, height x width x channels bytes each. CLASS is a number, or `all`: then sample `i` has class
-//! `i % classes`. Exits with 0 when every pixel is written.
+//! `i % classes`. Logs the most stack that was in use, in bytes. Exits with 0 when every
+//! pixel is written.
 #![no_std]
 #![no_main]
 
+use core::ffi::CStr;
 use core::str::FromStr;
-use heapless::CString;
 use mote_core::{Arena, Generator, Model, Request, format};
+use qemu_m4::host::{COMMAND_LINE, File, arguments};
 use qemu_m4::markers::{mote_mark_begin, mote_mark_end};
-use qemu_m4::{COMMAND_LINE, fail, model_region};
-use semihosting::experimental::env;
-use semihosting::fs::File;
-use semihosting::io::Write;
+use qemu_m4::stack::Stack;
+use qemu_m4::{fail, model_region};
 
 /// Bytes of working memory: what a model may need at most on this board.
 const ARENA_LEN: usize = 128 * 1024;
@@ -25,8 +25,8 @@ static mut MOTE_ARENA: Arena<ARENA_LEN> = Arena::new();
 /// Bytes of output gathered before the host is asked to write them.
 const CHUNK: usize = 256;
 
-struct Job {
-    out: CString<COMMAND_LINE>,
+struct Job<'a> {
+    out: &'a CStr,
     seed: u64,
     first: u64,
     count: u64,
@@ -35,32 +35,35 @@ struct Job {
 
 #[qemu_m4::entry]
 fn main() -> ! {
-    let job = read_job();
+    let stack = Stack::paint();
+    let mut line = [0; COMMAND_LINE];
+    let job = read_job(&mut line);
     let model = read_model();
     // SAFETY: `main` runs once and nothing else names the arena.
     let arena = unsafe { &mut *(&raw mut MOTE_ARENA) };
     let mut generator = Generator::new(&model, &mut arena.0).unwrap_or_else(|error| fail("arena", error));
-    let mut file = File::create(&*job.out).unwrap_or_else(|error| fail("output file", error));
+    let Some(file) = File::create(job.out) else { fail("output file", "the host cannot create it") };
     for sample in job.first..job.first.saturating_add(job.count) {
-        let class = job.class.unwrap_or((sample % u64::from(model.classes())) as u16);
+        let class = job.class.unwrap_or((sample % u64::from(model.classes().max(1))) as u16);
         let request = Request { class, seed: job.seed, sample, ..Request::default() };
         mote_mark_begin();
         generator.start(request).unwrap_or_else(|error| fail("request", error));
         generator.finish();
         mote_mark_end();
-        write_pixels(&mut file, generator.pixels()).unwrap_or_else(|error| fail("output file", error));
+        write_pixels(&file, generator.pixels());
     }
     defmt::info!("samples {=u64}", job.count);
+    defmt::info!("stack {=usize}", stack.used());
     qemu_m4::succeed()
 }
 
-fn read_job() -> Job {
-    let arguments = env::args::<COMMAND_LINE>().unwrap_or_else(|error| fail("command line", error));
-    // The first word is the program's own name.
-    let mut words = (&arguments).skip(1).map(|word| word.unwrap_or_else(|error| fail("command line", error)));
+fn read_job(line: &mut [u8; COMMAND_LINE]) -> Job<'_> {
+    let words = arguments(line).unwrap_or_else(|| fail("command line", "too long"));
+    let mut words = words.skip(1);
     let out = words.next().unwrap_or_else(|| fail("command line", "no output file: give OUT SEED FIRST COUNT CLASS"));
+    let mut words = words.map(|word| word.to_str().unwrap_or_default());
     Job {
-        out: c_string(out),
+        out,
         seed: number("SEED", words.next()),
         first: number("FIRST", words.next()),
         count: number("COUNT", words.next()),
@@ -68,14 +71,6 @@ fn read_job() -> Job {
             Some("all") => None,
             word => Some(number("CLASS", word)),
         },
-    }
-}
-
-fn c_string(word: &str) -> CString<COMMAND_LINE> {
-    let mut path = CString::new();
-    match path.extend_from_bytes(word.as_bytes()) {
-        Ok(()) => path,
-        Err(_) => fail("output file", "the path is too long"),
     }
 }
 
@@ -111,14 +106,19 @@ fn read_model() -> Model<'static> {
     model
 }
 
-fn write_pixels(file: &mut File, pixels: impl Iterator<Item = u8>) -> semihosting::io::Result<()> {
-    let mut chunk = heapless::Vec::<u8, CHUNK>::new();
-    for pixel in pixels {
-        if chunk.push(pixel).is_err() {
-            file.write_all(&chunk)?;
-            chunk.clear();
-            let _ = chunk.push(pixel);
+fn write_pixels(file: &File, mut pixels: impl Iterator<Item = u8>) {
+    let mut chunk = [0; CHUNK];
+    loop {
+        let mut len = 0;
+        for (byte, pixel) in chunk.iter_mut().zip(pixels.by_ref()) {
+            *byte = pixel;
+            len += 1;
+        }
+        if len == 0 {
+            return;
+        }
+        if !file.write(chunk.get(..len).unwrap_or_default()) {
+            fail("output file", "the host cannot write to it");
         }
     }
-    file.write_all(&chunk)
 }

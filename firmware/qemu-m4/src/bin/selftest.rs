@@ -12,7 +12,7 @@ use qemu_m4::markers::{mote_mark_begin, mote_mark_end};
 fn main() -> ! {
     match selftest::run() {
         Ok(hash) => defmt::info!("PASS {=u32:08x}", hash),
-        Err(error) => qemu_m4::fail("FAIL", format_args!("{error:?}")),
+        Err(error) => qemu_m4::fail("FAIL", defmt::Debug2Format(&error)),
     }
     for turns in [1_000, 3_000] {
         mote_mark_begin();
