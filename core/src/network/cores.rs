@@ -114,3 +114,93 @@ impl<C: Cores> Workers for Both<'_, '_, C> {
         self.cores.join(|| pass(0, first, work, before), || pass(first, second, other, after));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use crate::kernel::{Chosen, ConvShape, ConvWeights, Destination, Kernel, Rows};
+    use crate::noise::philox4x32_10;
+    use crate::view::I32s;
+    use crate::{Arena, Generator, Progress, Request, selftest};
+
+    /// A thread is the second core.
+    struct Threads;
+
+    impl Cores for Threads {
+        fn join(&mut self, first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+            std::thread::scope(|scope| {
+                scope.spawn(second);
+                first();
+            });
+        }
+    }
+
+    #[test]
+    fn two_cores_draw_what_one_draws() {
+        let mut file = [0; 8192];
+        let model = selftest::write_model(&mut file).unwrap();
+        let mut arenas = [Arena::<8192>::new(), Arena::<8192>::new()];
+        let [alone, both] = arenas.each_mut().map(|arena| Generator::new(&model, &mut arena.0).unwrap());
+        let (mut alone, mut both) = (alone, both);
+        let mut memory = Arena::<8192>::new();
+        let mut second = SecondCore::new(&model, &mut memory.0).unwrap();
+        for seed in 0..4 {
+            let request = Request { seed, class: seed as u16 % 2, ..Request::default() };
+            alone.start(request).unwrap();
+            both.start(request).unwrap();
+            while alone.step() != Progress::Done {
+                assert_ne!(both.step_on(&mut Threads, &mut second), Progress::Done);
+                assert_eq!(alone.state(), both.state(), "seed {seed}");
+            }
+            assert_eq!(both.step_on(&mut Threads, &mut second), Progress::Done);
+            assert_eq!(alone.state(), both.state(), "seed {seed}");
+        }
+    }
+
+    /// One pass of a 3x3 convolution over a whole image, divided and not, for every number of pixels.
+    #[test]
+    fn a_divided_pass_writes_the_same_bytes() {
+        const SIDE: usize = 4;
+        const CHANNELS: usize = 6;
+        let sides = [SIDE, SIDE];
+        let shape = ConvShape {
+            input: sides,
+            channels_in: CHANNELS,
+            output: sides,
+            channels_out: CHANNELS,
+            kernel: 3,
+            stride: 1,
+            upsample: 1,
+        };
+        let mut words = (0..).flat_map(|block| philox4x32_10([block, 0, 0, 0], [3, 0]));
+        let mut byte = || (words.next().unwrap() as i8).max(-127);
+        let mut input = [0i8; SIDE * SIDE * CHANNELS];
+        input.fill_with(&mut byte);
+        let mut weights = [0i8; 8 * 56];
+        weights.fill_with(&mut byte);
+        let multipliers = [0x0100_0000i32; CHANNELS].map(i32::to_le_bytes);
+        let constants = ConvWeights {
+            weights: &weights[..shape.packed_len()],
+            bias: I32s::new(&[0; 4 * CHANNELS]),
+            multipliers: I32s::new(multipliers.as_flattened()),
+        };
+        let rows = Rows::whole(&input, SIDE * CHANNELS);
+        let pass = |skipped, count, work: &mut [i16], pixels: &mut [i8]| {
+            Chosen::gather(&shape, &rows, -3, skipped, count, work);
+            Chosen::multiply::<i8, i8>(&shape, &constants, count, work, pixels, 5, Destination::Overwrite);
+        };
+        for count in 1..=SIDE * SIDE {
+            let (mut work, mut memory) = (Arena::<4096>::new(), Arena::<4096>::new());
+            let work = &mut view::elements_mut(&mut work.0)[..shape.work_len(count) / 2];
+            let mut outputs = [[0i8; SIDE * SIDE * CHANNELS]; 2];
+            let [alone, both] = outputs.each_mut().map(|output| &mut output[..count * CHANNELS]);
+            Alone.run(count, work, alone, pass);
+            let second = &mut SecondCore { work: view::elements_mut(&mut memory.0) };
+            second.work = &mut core::mem::take(&mut second.work)[..shape.work_len(count / 2) / 2];
+            Both { cores: &mut Threads, second }.run(count, work, both, pass);
+            assert_eq!(outputs[0], outputs[1], "{count} pixels");
+        }
+    }
+}
