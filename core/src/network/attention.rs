@@ -107,8 +107,8 @@ pub fn attention<K: Kernel>(
         };
         // A key is the weights of an output channel; a value's channels are output channels, for one window element.
         let [key_taps, value_taps] = [head, shape.tokens].map(|taps| taps.next_multiple_of(QUAD));
-        pack::<4>(third(1), keys, |token| weight_index(key_taps, token, 0), BLOCK * QUAD);
-        pack::<13>(third(2), values, |token| weight_index(value_taps, 0, token), BLOCK * value_taps);
+        pack::<true>(third(1), keys, |token| weight_index(key_taps, token, 0), BLOCK * QUAD);
+        pack::<false>(third(2), values, |token| weight_index(value_taps, 0, token), BLOCK * value_taps);
         let mut waiting = third(0);
         for results in output.chunks_mut((pixels * channels).max(1)) {
             let count = results.len() / channels.max(1);
@@ -136,9 +136,9 @@ pub fn attention<K: Kernel>(
 }
 
 /// Packs a matrix as weights, -128 as -127 like every weight: see [`weight_index`]. The values of a token are taken four at a
-/// time: `place` says where a token's first four go, the next four go `step` bytes further. They lie beside each other if
-/// `SPAN` is 4, and [`QUAD`] bytes apart if it is 13.
-fn pack<'t, const SPAN: usize>(
+/// time: `place` says where a token's first four go, the next four go `step` bytes further. They lie beside each other,
+/// or [`QUAD`] bytes apart.
+fn pack<'t, const BESIDE: bool>(
     tokens: impl Iterator<Item = &'t [i8]>,
     packed: &mut [u8],
     place: impl Fn(usize) -> usize,
@@ -146,17 +146,51 @@ fn pack<'t, const SPAN: usize>(
 ) {
     packed.fill(0);
     for (token, values) in tokens.enumerate() {
-        let (fours, rest) = values.as_chunks::<QUAD>();
-        let mut last = [0; QUAD];
-        last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        let last = (!rest.is_empty()).then_some(&last);
         let mut rest = packed.get_mut(place(token)..).unwrap_or_default();
-        for four in fours.iter().chain(last) {
-            let Some(to) = rest.first_chunk_mut::<SPAN>() else { break };
-            for (to, value) in to.iter_mut().step_by(SPAN.div_ceil(QUAD)).zip(four) {
-                *to = (*value).max(-127) as u8;
-            }
+        let (fours, last) = bytemuck::cast_slice(values).as_chunks::<QUAD>();
+        for &four in fours {
+            scatter::<BESIDE>(four, rest);
             rest = rest.get_mut(step..).unwrap_or_default();
+        }
+        if !last.is_empty() {
+            let mut four = [0; QUAD];
+            four.iter_mut().zip(last).for_each(|(to, from)| *to = *from);
+            scatter::<BESIDE>(four, rest);
+        }
+    }
+}
+
+/// Four weights beside each other, or [`QUAD`] bytes apart.
+#[inline(always)]
+fn scatter<const BESIDE: bool>(four: [u8; QUAD], to: &mut [u8]) {
+    let word = u32::from_le_bytes(four);
+    // A byte of -128 is one whose lower bits are zero while its sign is set: 1 is added to it.
+    let lower = (word & 0x7F7F_7F7F) + 0x7F7F_7F7F;
+    let four = (word + ((word & !lower & 0x8080_8080) >> 7)).to_le_bytes();
+    if BESIDE {
+        if let Some(to) = to.first_chunk_mut() {
+            *to = four;
+        }
+    } else if let Some(to) = to.first_chunk_mut::<{ 3 * QUAD + 1 }>() {
+        [to[0], to[QUAD], to[2 * QUAD], to[3 * QUAD]] = four;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_smallest_weight_changes() {
+        for value in i8::MIN..=i8::MAX {
+            for (at, other) in [(0, 0), (1, -128), (2, 127), (3, -1)] {
+                let mut four = [other; QUAD];
+                four[at] = value;
+                let mut packed = [0; 13];
+                scatter::<false>(four.map(|v: i8| v as u8), &mut packed);
+                let weights: [i8; QUAD] = core::array::from_fn(|i| packed[4 * i] as i8);
+                assert_eq!(weights, four.map(|v| v.max(-127)));
+            }
         }
     }
 }

@@ -321,28 +321,29 @@ macro_rules! pixels {
     };
 }
 
-/// The shift, which is 20 - r6, chooses the code: r6 becomes the left shift of [`index`].
+/// The shift, which is 20 - r6, chooses the code: its bits less 7 are cut at once, or r6 becomes the left shift of [`index`].
 macro_rules! shifts {
-    // An i16 stream has the largest shifts as a rule.
     (i16) => {
         concat!(
-            "cmp r6, #1\n",
-            "bhi.w 5f\n",
-            "beq.w 6f\n",
-            pixels!(i16, "13", ""),
-            "6:\n",
-            pixels!(i16, "12", ""),
-            "5:\n",
-            "cmp r6, #3\n",
-            "bhi.w 5f\n",
-            "beq.w 6f\n",
-            pixels!(i16, "11", ""),
-            "6:\n",
-            pixels!(i16, "10", ""),
-            "5:\n",
-            "cmp r6, #7\n",
+            "cmp r6, #6\n",
             "bhi.w 9f\n",
-            pixels!(i16, "13", "vqshl.u16 q6, r6\n"),
+            "tbh [pc, r6, lsl #1]\n",
+            "5: .short (20f - 5b) / 2, (21f - 5b) / 2, (22f - 5b) / 2, (23f - 5b) / 2\n",
+            ".short (24f - 5b) / 2, (25f - 5b) / 2, (26f - 5b) / 2, 0\n",
+            "20:\n",
+            pixels!(i16, "13", ""),
+            "21:\n",
+            pixels!(i16, "12", ""),
+            "22:\n",
+            pixels!(i16, "11", ""),
+            "23:\n",
+            pixels!(i16, "10", ""),
+            "24:\n",
+            pixels!(i16, "9", ""),
+            "25:\n",
+            pixels!(i16, "8", ""),
+            "26:\n",
+            pixels!(i16, "7", ""),
         )
     };
     (i8) => {
@@ -359,7 +360,7 @@ macro_rules! shifts {
     };
 }
 
-/// Sixteen channels at a time, as long as there are so many and their lines have the same shift, of at least 13 bits (i16) or
+/// Sixteen channels at a time, as long as there are so many and their lines have the same shift, of at least 14 bits (i16) or
 /// 6 (i8). The chunk becomes what is left.
 ///
 /// Registers: r0 values, r1 outputs, r2 table, r3 lines, r4 and r5 steps, r6 shift, r7 pixels, r10 channels, r11 the chunk;
