@@ -31,16 +31,18 @@ use crate::quant::Activation;
 use crate::view::I32s;
 use windows::Windows;
 
+#[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
+use self::add_unpacked as accumulate;
 #[cfg(target_arch = "arm")]
 use self::requantize_by_halves as requantize;
 #[cfg(target_arch = "arm")]
-use armv6m::{dot, finish};
+use armv6m::{accumulate, dot, finish};
 #[cfg(not(any(target_arch = "arm", target_arch = "riscv32")))]
 use plain::dot;
 #[cfg(not(target_arch = "arm"))]
 use plain::{finish, requantize};
 #[cfg(target_arch = "riscv32")]
-use rv32::{dot, dot_one};
+use rv32::{accumulate, dot, dot_one};
 
 /// Kernels with packed activations.
 #[derive(Clone, Copy, Debug)]
@@ -124,20 +126,9 @@ struct Group<'a, O> {
 impl<O: Activation> Group<'_, O> {
     /// Of at most `N` pixels, three in two of the `W` words of a window element.
     fn packed<const N: usize, const W: usize>(&mut self, words: &[[u32; W]]) {
-        let (first, more) = words.split_at(words.len().min(CHUNK));
         self.each_block(1, |group, block, weights| {
-            let packed = dot(first, weights);
-            if more.is_empty() {
-                for (channel, &packed) in (block..).zip(&packed) {
-                    group.store(channel, &unpack_all::<N, W>(packed));
-                }
-                return;
-            }
-            let mut sums = [[0; N]; BLOCK];
-            sums.iter_mut().zip(&packed).for_each(|(sums, &packed)| *sums = unpack_all::<N, W>(packed));
-            for (words, weights) in more.chunks(CHUNK).zip(weights.chunks(CHUNK * BLOCK).skip(1)) {
-                add::<N, W>(&mut sums, &dot(words, weights));
-            }
+            let mut sums = [0, 1, 2, 3].map(|lane| [constant(group.constants.bias, block + lane); N]);
+            accumulate(&mut sums, words, weights);
             for (channel, sums) in (block..).zip(&sums) {
                 group.store(channel, sums);
             }
@@ -155,7 +146,8 @@ impl<O: Activation> Group<'_, O> {
     fn single<const N: usize>(&mut self, words: &[[u32; N]]) {
         self.each_block(1, |group, block, weights| {
             for (channel, sums) in (block..).zip(&dot(words, weights)) {
-                group.store(channel, &sums.map(|sum| sum as i32));
+                let bias = constant(group.constants.bias, channel);
+                group.store(channel, &sums.map(|sum| bias + sum as i32));
             }
         });
     }
@@ -206,7 +198,6 @@ impl<O: Activation> Group<'_, O> {
             output: unsafe { self.output.as_mut_ptr().add(channel) },
             step: channels * size_of::<O>(),
             multiplier: constant(self.constants.multipliers, channel),
-            bias: constant(self.constants.bias, channel),
             zero: self.zero_out,
         };
         // SAFETY: see above; there are at most as many sums as pixels.
@@ -221,7 +212,6 @@ struct Finish<O> {
     output: *mut O,
     /// From one pixel to the next, in bytes.
     step: usize,
-    bias: i32,
     multiplier: i32,
     zero: i32,
 }
@@ -242,10 +232,15 @@ fn constant_by_bytes(constants: I32s<'_>, channel: usize) -> i32 {
     constants.get(channel)
 }
 
-#[inline(always)]
-fn add<const N: usize, const W: usize>(sums: &mut [[i32; N]; BLOCK], packed: &[[u32; W]; BLOCK]) {
-    for (sums, &packed) in sums.iter_mut().zip(packed) {
-        sums.iter_mut().zip(unpack_all::<N, W>(packed)).for_each(|(sum, part)| *sum += part);
+/// Adds the sums of products of words, three pixels in two of them, with each of four channels' packed weights.
+#[cfg(not(target_arch = "arm"))]
+fn add_unpacked<const N: usize, const W: usize>(sums: &mut [[i32; N]; BLOCK], words: &[[u32; W]], weights: &[i8]) {
+    for (words, weights) in words.chunks(CHUNK).zip(weights.chunks(CHUNK * BLOCK)) {
+        for (sums, packed) in sums.iter_mut().zip(&dot(words, weights)) {
+            for (sums, &packed) in sums.as_chunks_mut::<3>().0.iter_mut().zip(packed.as_chunks().0) {
+                sums.iter_mut().zip(unpack(packed)).for_each(|(sum, part)| *sum += part);
+            }
+        }
     }
 }
 
@@ -253,16 +248,6 @@ fn add<const N: usize, const W: usize>(sums: &mut [[i32; N]; BLOCK], packed: &[[
 #[cfg(not(target_arch = "riscv32"))]
 fn dot_one(words: &[[u32; 1]], weights: &[i8]) -> [[u32; BLOCK]; BLOCKS] {
     [dot(words, weights).map(|[sum]| sum)]
-}
-
-/// [`unpack`] for each pair of `W` words.
-#[inline(always)]
-fn unpack_all<const N: usize, const W: usize>(words: [u32; W]) -> [i32; N] {
-    let mut sums = [0; N];
-    for (sums, &words) in sums.as_chunks_mut().0.iter_mut().zip(words.as_chunks().0) {
-        *sums = unpack(words);
-    }
-    sums
 }
 
 /// [`Activation::saturate`] with one comparison, as most values are in range.
@@ -294,6 +279,7 @@ fn requantize_by_halves(acc: i32, multiplier: i32) -> i32 {
 }
 
 /// Three sums, each within 2^20, from `first + 2^11 third` and `second + 2^21 third`, both modulo 2^32.
+#[cfg(any(not(target_arch = "arm"), test))]
 #[inline(always)]
 fn unpack([low, high]: [u32; 2]) -> [i32; 3] {
     let (low, high) = (low as i32, high as i32);

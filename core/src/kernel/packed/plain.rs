@@ -42,15 +42,15 @@ fn add<const W: usize>(sums: &mut [[u32; W]; BLOCK], words: &[u32; W], weights: 
 /// # Safety
 /// As many outputs as sums must be where `constants` says.
 pub(super) unsafe fn finish<O: Activation>(sums: &[i32], constants: &Finish<O>, destination: Destination) {
-    let Finish { mut output, step, bias, multiplier, zero } = *constants;
-    for sum in sums {
+    let Finish { mut output, step, multiplier, zero } = *constants;
+    for &sum in sums {
         // SAFETY: the caller's.
         unsafe {
             let base = match destination {
                 Destination::Overwrite => zero,
                 Destination::Accumulate => (*output).widen(),
             };
-            *output = saturate(base + requantize(bias + sum, multiplier));
+            *output = saturate(base + requantize(sum, multiplier));
             output = output.byte_add(step);
         }
     }
