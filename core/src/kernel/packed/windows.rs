@@ -65,9 +65,11 @@ impl<'a, I: Activation> Windows<'a, I> {
                     self.gather_one(rows, zero, [row, column], windows);
                     1
                 } else {
-                    let count = (pixels - done).min(width - column);
-                    self.gather_elements(rows, zero, [row, column], count, bytemuck::cast_slice_mut(windows));
-                    count
+                    let (count, windows) = ((pixels - done).min(width - column), bytemuck::cast_slice_mut(windows));
+                    match self.gather_nine(rows, [row, column], count, windows) {
+                        0 => self.gather_elements(rows, zero, [row, column], count, windows),
+                        count => count,
+                    }
                 };
                 done += count;
                 column += count;
@@ -100,12 +102,21 @@ impl<'a, I: Activation> Windows<'a, I> {
     }
 
     /// The windows of `count` pixels beside each other, element by element, for quads of windows and of the input do not agree.
-    /// `windows` starts with the first of them.
-    fn gather_elements(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], count: usize, windows: &mut [I]) {
+    /// `windows` starts with the first of them. Returns how many were done.
+    fn gather_elements(
+        &self,
+        rows: &Rows<'_, I>,
+        zero: I,
+        [row, column]: [usize; 2],
+        count: usize,
+        windows: &mut [I],
+    ) -> usize {
         let shape = self.shape;
         let (channels, width) = (shape.channels_in, shape.input[1]);
+        // A pixel on the left edge alone, if the others may go through `gather_nine`.
+        let count = if column == 0 && shape.taps() == 9 { 1 } else { count };
         if windows.len() < self.quads().saturating_sub(1) * QUAD * self.pixels + QUAD * count {
-            return;
+            return count;
         }
         let x = |pixel: usize, tap: usize| position(shape, column + pixel, tap, width);
         // Pixels whose window is outside in this column, on the left and on the right, which can be one, and the first
@@ -145,6 +156,36 @@ impl<'a, I: Activation> Windows<'a, I> {
                 }
             }
         }
+        count
+    }
+
+    /// The windows of nine elements of pixels beside each other: as many of `count` as lie inside the image, none if there are
+    /// none or windows are not such.
+    fn gather_nine(&self, rows: &Rows<'_, I>, [row, column]: [usize; 2], count: usize, windows: &mut [I]) -> usize {
+        let shape = self.shape;
+        let (top, left) = (row * shape.stride, column * shape.stride);
+        let nine = shape.taps() == 9 && shape.kernel == 3 && shape.upsample == 1;
+        if !nine || top == 0 || left == 0 || top + 1 >= shape.input[0] || left + 1 >= shape.input[1] {
+            return 0;
+        }
+        // Only the last column's window can reach past the right edge.
+        let outside = (left + (count - 1) * shape.stride) + 1 >= shape.input[1];
+        let count = count - usize::from(outside);
+        let from = [top - 1, top, top + 1].map(|y| rows.part(y, left - 1, (count - 1) * shape.stride + 3));
+        if windows.len() < 2 * QUAD * self.pixels + QUAD * count || from.iter().any(|row| row.is_empty()) {
+            return 0;
+        }
+        let mut from = from.map(<[I]>::as_ptr);
+        let mut to = [0, 1, 2].map(|quad| windows.as_mut_ptr().wrapping_add(QUAD * self.pixels * quad));
+        for _ in 0..count {
+            for tap in 0..9 {
+                // SAFETY: three elements of each row from a pixel's first on, and three quads of its window, which were checked.
+                unsafe { *to[tap / QUAD].add(tap % QUAD) = *from[tap / 3].add(tap % 3) };
+            }
+            from = from.map(|row| row.wrapping_add(shape.stride));
+            to = to.map(|quad| quad.wrapping_add(QUAD));
+        }
+        count
     }
 
     /// The words of the present group, of `N` pixels, for all window elements: `W` each, three pixels in two words, or one
