@@ -177,17 +177,57 @@ impl<W: WindowElement> Windows<'_, W> {
         at: usize,
         len: usize,
     ) {
-        let (mut source, mut target) = (start, pixel * self.step + at);
-        for _ in 0..count {
-            let from = from.get(source..).and_then(|from| from.get(..len));
-            let to = self.elements.get_mut(target..).and_then(|to| to.get_mut(..len));
-            let (Some(from), Some(to)) = (from, to) else { return };
-            if !(copy_by::<32, W, I>(from, to) || copy_by::<8, W, I>(from, to)) {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = W::of(from.widen()));
-            }
-            source += next;
-            target += skip * self.step;
+        let from = from.get(start..).unwrap_or_default();
+        let to = self.elements.get_mut(pixel * self.step + at..).unwrap_or_default();
+        let steps = [next, skip * self.step];
+        // Lengths that the compiler knows take no loops: one, three, 16 and 32 channels of one or three pixels.
+        match len {
+            3 => copy_known::<3, W, I>(from, to, steps, count),
+            16 => copy_known::<16, W, I>(from, to, steps, count),
+            32 => copy_known::<32, W, I>(from, to, steps, count),
+            48 => copy_known::<48, W, I>(from, to, steps, count),
+            96 => copy_known::<96, W, I>(from, to, steps, count),
+            _ => copy_any(from, to, steps, count, len),
         }
+    }
+}
+
+/// Copies `N` activations to each of `count` windows; the steps lead to the next source and to the next window.
+#[inline(always)]
+fn copy_known<const N: usize, W: WindowElement, I: Activation>(
+    from: &[I],
+    to: &mut [W],
+    steps: [usize; 2],
+    count: usize,
+) {
+    let (mut source, mut target) = (0, 0);
+    for _ in 0..count {
+        let from = from.get(source..).and_then(|from| from.first_chunk::<N>());
+        let to = to.get_mut(target..).and_then(|to| to.first_chunk_mut::<N>());
+        let (Some(from), Some(to)) = (from, to) else { return };
+        let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
+        for (from, to) in from.iter().zip(to) {
+            copy_piece(from, to);
+        }
+        to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = W::of(from.widen()));
+        source += steps[0];
+        target += steps[1];
+    }
+}
+
+/// The same with `len` activations.
+#[inline(always)]
+fn copy_any<W: WindowElement, I: Activation>(from: &[I], to: &mut [W], steps: [usize; 2], count: usize, len: usize) {
+    let (mut source, mut target) = (0, 0);
+    for _ in 0..count {
+        let from = from.get(source..).and_then(|from| from.get(..len));
+        let to = to.get_mut(target..).and_then(|to| to.get_mut(..len));
+        let (Some(from), Some(to)) = (from, to) else { return };
+        if !(copy_by::<32, W, I>(from, to) || copy_by::<8, W, I>(from, to)) {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = W::of(from.widen()));
+        }
+        source += steps[0];
+        target += steps[1];
     }
 }
 
@@ -290,22 +330,20 @@ impl Constants {
             *sum = sum.wrapping_add(bias);
         }
         let values = dot.requantize(sums, self.multipliers);
-        let store = |output: &mut [O; LANES]| {
-            let base = match self.destination {
-                Destination::Overwrite => [self.zero_out; LANES],
-                Destination::Accumulate => output.map(O::widen),
-            };
-            for ((out, base), value) in output.iter_mut().zip(base).zip(values) {
+        let base = |old: O| match self.destination {
+            Destination::Overwrite => self.zero_out,
+            Destination::Accumulate => old.widen(),
+        };
+        if let Some(output) = output.first_chunk_mut::<LANES>() {
+            let bases = output.map(base);
+            for ((out, base), value) in output.iter_mut().zip(bases).zip(values) {
                 *out = O::saturate(base.wrapping_add(value));
             }
-        };
-        if let Some(output) = output.first_chunk_mut() {
-            return store(output);
+            return;
         }
-        let mut whole = [O::saturate(0); LANES];
-        whole.iter_mut().zip(&*output).for_each(|(to, from)| *to = *from);
-        store(&mut whole);
-        output.iter_mut().zip(whole).for_each(|(to, from)| *to = from);
+        for (out, value) in output.iter_mut().zip(values) {
+            *out = O::saturate(base(*out).wrapping_add(value));
+        }
     }
 }
 

@@ -316,13 +316,18 @@ fn avx512_vnni_excess(weights: [&[i8]; 2]) -> [i32; LANES] {
     let mut sums = [[_mm512_setzero_si512(); 2]; 2];
     for (sums, weights) in sums.iter_mut().zip(weights) {
         // Two sums a block, so that one need not wait for the other.
-        for eight in weights.chunks(8 * QUAD_WEIGHTS) {
-            let (first, second) = eight.split_at(eight.len().min(4 * QUAD_WEIGHTS));
-            for (sum, weights) in sums.iter_mut().zip([first, second]) {
-                // SAFETY: as many quads as there are.
-                let weights = unsafe { load_512(weights.as_ptr(), weights.len() / QUAD_WEIGHTS) };
+        let (eights, rest) = weights.as_chunks::<{ 8 * QUAD_WEIGHTS }>();
+        for eight in eights {
+            for (half, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: eight quads, four from each half on.
+                let weights = unsafe { load_512(eight.as_ptr().add(half * 4 * QUAD_WEIGHTS), 4) };
                 *sum = _mm512_dpbusd_epi32(*sum, _mm512_set1_epi8(OFFSET), weights);
             }
+        }
+        for (sum, weights) in sums.iter_mut().zip(rest.chunks(4 * QUAD_WEIGHTS)) {
+            // SAFETY: as many quads as there are.
+            let weights = unsafe { load_512(weights.as_ptr(), weights.len() / QUAD_WEIGHTS) };
+            *sum = _mm512_dpbusd_epi32(*sum, _mm512_set1_epi8(OFFSET), weights);
         }
     }
     let [[a, b], [c, d]] = sums;
