@@ -65,11 +65,11 @@ fn gather_pairs<I: Activation>(
     let pair_len = 2 * shape.padded_taps();
     let pairs = windows.len() / pair_len.max(1);
     let line = |row, tap| {
-        let y = position(shape, row, tap, shape.input[0])?;
+        let y = position(shape, row, tap, shape.input[0]).filter(|_| tap < kernel)?;
         Some(rows.part(y, 0, shape.input[1] * channels))
     };
     let [a, b] = places;
-    let lines_a = [0, 1, 2].map(|tap| if tap < kernel { line(a[0], tap) } else { None });
+    let lines_a = [0, 1, 2].map(|tap| line(a[0], tap));
     let lines_b = if a[0] == b[0] { lines_a } else { [0, 1, 2].map(|tap| line(b[0], tap)) };
     let segment = Segment {
         lines: [0, 1, 2].map(|tap| [lines_a[tap], lines_b[tap]]),
@@ -137,8 +137,8 @@ impl<I: Activation> Segment<'_, I> {
                 (a, b) => Line { a: a.unwrap_or(padding).cast(), b: b.unwrap_or(padding).cast(), gap: stay },
             };
         }
-        // SAFETY: both pixels' runs begin and the last ones end in a line, as was checked, or they are the padding, again and
-        // again, or one pair's.
+        // SAFETY: where both pixels have a line, their runs begin and the last ones end in it, as was checked; else a pixel
+        // has one run, in its line or the padding, for all pairs.
         unsafe { runs.interleave::<I>() }
     }
 }

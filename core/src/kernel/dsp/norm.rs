@@ -11,7 +11,7 @@ const TOGETHER: usize = 4;
 pub(super) fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {
     let mut sums = Sums::default();
     let whole = size / TOGETHER * TOGETHER;
-    if channels == size && values.len().is_multiple_of(TOGETHER) {
+    if channels == size && whole == size && values.len().is_multiple_of(size.max(1)) {
         // One group of all that there is.
         sums.add(values, values.len() / TOGETHER, TOGETHER);
         return sums.moments();
