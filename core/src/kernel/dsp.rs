@@ -30,6 +30,7 @@ mod gather;
 mod lane;
 mod multiply;
 mod norm;
+mod packed;
 mod pairs;
 mod single;
 mod softmax;

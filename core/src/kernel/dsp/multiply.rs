@@ -1,7 +1,7 @@
 //! Sums of products and their requantization, four output channels at a time: pairs of pixels with weights that are widened
-//! once a pass, a last pixel without a partner (as in a fully connected layer) straight with the file's.
+//! once a pass, a single pair and a last pixel without a partner (as in a fully connected layer) straight with the file's.
 
-use super::{lane, pairs, single};
+use super::{lane, packed, pairs, single};
 use crate::kernel::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD};
 use crate::quant::{Activation, requantize};
 use crate::view::{I32s, part, split_mut};
@@ -42,6 +42,9 @@ pub(super) fn multiply<O: Activation>(
             match lanes.count {
                 0 => {}
                 1 => lanes.run_one(pairs, weights, outputs, channels),
+                _ if aligned && count < 4 => {
+                    lanes.store_pair(&packed::sums(pairs, weights, lanes.bias), outputs, channels)
+                }
                 BLOCK => pairs::run(&lanes, pairs, widen(weights, widened), outputs, channels),
                 _ => lanes.run_some(pairs, widen(weights, widened), outputs, channels),
             }
@@ -115,10 +118,7 @@ impl Lanes {
     fn run_some<O: Activation>(&self, pairs: &[i16], widened: &[i16], outputs: &mut [O], channels: usize) {
         let pair_len = (widened.len() / BLOCK * 2).max(2);
         for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(2))) {
-            let sums = pairs::sums(self, pair, widened);
-            for (sums, outputs) in sums.iter().zip(outputs.chunks_mut(channels.max(1))) {
-                self.store(sums, outputs);
-            }
+            self.store_pair(&pairs::sums(self, pair, widened), outputs, channels);
         }
     }
 
@@ -132,6 +132,13 @@ impl Lanes {
             for (sum, output) in sums.into_iter().zip(outputs.iter_mut().step_by(channels.max(1))) {
                 self.target.store(sum, multiplier, output);
             }
+        }
+    }
+
+    /// A pair's sums.
+    fn store_pair<O: Activation>(&self, sums: &[[i32; BLOCK]; 2], outputs: &mut [O], channels: usize) {
+        for (sums, outputs) in sums.iter().zip(outputs.chunks_mut(channels.max(1))) {
+            self.store(sums, outputs);
         }
     }
 
