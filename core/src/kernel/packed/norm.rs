@@ -38,7 +38,7 @@ pub(super) fn normalize<I: Activation>(
     if channels == 0 || first + channels > channels_out {
         return;
     }
-    let pixels = (values.len() / channels).min(output.len() / channels_out);
+    let pixels = (values.len() / channels).min(output.len() / channels_out.max(1));
     for (channel, line) in lines.iter().enumerate() {
         let mut from = values.as_ptr().wrapping_add(channel);
         let mut to = output.as_mut_ptr().wrapping_add(first + channel);
