@@ -46,7 +46,7 @@ enum Verb {
     Export(verb::training::Arguments),
     /// Measure a .mote file's quality on the host (passed on to mote-train)
     Eval(verb::training::Arguments),
-    /// Show everything about a .mote file: shapes, steps, operations, memory
+    /// Show everything about a .mote file: shapes, steps, operations, memory over time, estimated times on chips
     Inspect(verb::inspect::Arguments),
     /// Draw pictures with a .mote file, on the host or on the emulated chip: the same bytes either way
     Generate(verb::generate::Arguments),

@@ -1,11 +1,16 @@
 //! `inspect`: everything about a `.mote` file, before anything is flashed.
 
+mod estimate;
+mod layers;
+mod memory;
+mod picture;
+
 use crate::model_file;
 use anyhow::Result;
 use clap::Args;
-use mote_core::Model;
-use mote_core::kernel::{Destination, TABLE_LEN};
-use mote_core::model::{ConvOp, Element, NormOp, Op, Tensor};
+use mote_core::model::Op;
+use mote_core::{Generator, Model};
+use std::fmt::Write;
 use std::path::PathBuf;
 
 /// The step table's unit: coefficients are Q20.
@@ -16,104 +21,63 @@ const Q20: f64 = (1 << 20) as f64;
 pub(crate) struct Arguments {
     /// The .mote file
     file: PathBuf,
+    /// Also draw what lies where in the arena, as an .svg or a .png file
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
-/// Prints the model's shape, step table, operations and memory plan.
+/// Prints the model's totals, step table, operations, file, memory and estimated times.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let model = model_file::read(&arguments.file)?;
-    summary(&model);
-    steps(&model);
-    operations(&model);
-    memory(&model);
+    print!("{}", report(&model)?);
+    if let Some(path) = &arguments.plot {
+        picture::write(&model, path)?;
+        println!("\n{}", path.display());
+    }
     Ok(())
 }
 
-fn summary(model: &Model<'_>) {
-    let (file, macs) = (model.bytes().len(), macs(model));
-    println!("{} ({:08x})", model.name(), model.checksum());
-    println!("  sample      {} x {} x {}", model.height(), model.width(), model.channels());
-    println!("  classes     {}", model.classes());
-    println!("  file        {file} bytes");
-    println!("  arena       {} bytes", model.arena_len());
-    println!("  one pass    {} operations, {macs} multiply-accumulates in convolutions", model.ops());
-    println!("  one sample  {} passes, {} multiply-accumulates", model.rows(), macs * u64::from(model.rows()));
+fn report(model: &Model<'_>) -> Result<String> {
+    let mut out = String::new();
+    summary(model, &mut out)?;
+    steps(model, &mut out)?;
+    layers::operations(model, &mut out)?;
+    layers::tensors(model, &mut out)?;
+    layers::sections(model, &mut out)?;
+    memory::chart(model, &mut out)?;
+    estimate::table(model, &mut out)?;
+    Ok(out)
 }
 
-fn steps(model: &Model<'_>) {
-    println!("\nstep table: x0 = clamp(p x + q f), then x <- a x + b x0 + b_prev x0_prev + c z");
-    println!("{:>4} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}", "row", "timestep", "p", "q", "a", "b", "b_prev", "c");
+fn summary(model: &Model<'_>, out: &mut String) -> Result<()> {
+    let (file, arena, rows, macs) = (model.bytes().len(), model.arena_len(), model.rows(), macs(model));
+    let generator = size_of::<Generator<'_, '_>>() + size_of::<Model<'_>>();
+    writeln!(out, "{} ({:08x})", model.name(), model.checksum())?;
+    writeln!(out, "  sample      {} x {} x {}", model.height(), model.width(), model.channels())?;
+    writeln!(out, "  classes     {}", model.classes())?;
+    writeln!(out, "  flash       {file} bytes: this file, beside the program")?;
+    writeln!(out, "  RAM         {arena} bytes of arena and at most {generator} of generator, beside the stack")?;
+    writeln!(out, "  one pass    {} operations, {macs} multiply-accumulates", model.ops())?;
+    writeln!(out, "  one sample  {rows} passes, {} multiply-accumulates", macs * u64::from(rows))?;
+    Ok(())
+}
+
+fn steps(model: &Model<'_>, out: &mut String) -> Result<()> {
+    writeln!(out, "\nstep table: x0 = clamp(p x + q f), then x <- a x + b x0 + b_prev x0_prev + c z")?;
+    writeln!(
+        out,
+        "{:>4} {:>8} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "row", "timestep", "p", "q", "a", "b", "b_prev", "c"
+    )?;
     for index in 0..model.rows() {
         let row = model.row(index);
-        print!("{index:>4} {:>8}", row.timestep);
+        write!(out, "{index:>4} {:>8}", row.timestep)?;
         for coefficient in [row.p, row.q, row.a, row.b, row.b_prev, row.c] {
-            print!(" {:>9.5}", f64::from(coefficient) / Q20);
+            write!(out, " {:>9.5}", f64::from(coefficient) / Q20)?;
         }
-        println!();
+        writeln!(out)?;
     }
-}
-
-fn operations(model: &Model<'_>) {
-    println!("\noperations of one pass");
-    println!("{:>4}  {:<34} {:>20} {:>20} {:>9} {:>9}", "op", "what", "from", "to", "macs", "bytes");
-    for index in 0..model.ops() {
-        let op = model.op(index);
-        let (what, bytes) = match &op {
-            Op::Conv(op) => (conv(op), conv_bytes(model, op)),
-            Op::Attention(op) => (format!("attention, {} heads", op.shape.heads), 0),
-        };
-        let from: Vec<String> = op.inputs().map(|input| shape(&model.tensor(input))).collect();
-        let (from, to, macs) = (from.join(" + "), shape(&model.tensor(op.output())), op_macs(&op));
-        println!("{index:>4}  {what:<34} {from:>20} {to:>20} {macs:>9} {bytes:>9}");
-    }
-}
-
-fn memory(model: &Model<'_>) {
-    println!("\narena plan: {} bytes", model.arena_len());
-    println!("{:>6} {:>8} {:>8}  shape", "tensor", "offset", "bytes");
-    for index in 0..model.tensors() {
-        let tensor = model.tensor(index);
-        println!("{index:>6} {:>8} {:>8}  {}", tensor.offset, tensor.range().len(), shape(&tensor));
-    }
-}
-
-fn conv(op: &ConvOp<'_>) -> String {
-    let kernel = op.shape.kernel;
-    let mut what = op.norm.as_ref().map_or(String::new(), norm);
-    what += &format!("convolution {kernel}x{kernel}");
-    if op.shape.stride > 1 {
-        what += &format!(", stride {}", op.shape.stride);
-    }
-    if op.shape.upsample > 1 {
-        what += &format!(", upsampled x{}", op.shape.upsample);
-    }
-    if matches!(op.destination, Destination::Accumulate) {
-        what += ", added";
-    }
-    what
-}
-
-fn norm(op: &NormOp<'_>) -> String {
-    let groups: Vec<String> = op.parts.iter().flatten().map(|part| part.groups.to_string()).collect();
-    let conditioned = if op.conditioned { "conditioned " } else { "" };
-    format!("{conditioned}group norm {}, ", groups.join("+"))
-}
-
-fn shape(tensor: &Tensor) -> String {
-    let element = match tensor.element {
-        Element::I8 => "i8",
-        Element::I16 => "i16",
-    };
-    format!("{}x{}x{} {element}", tensor.height, tensor.width, tensor.channels)
-}
-
-/// Weights, one byte each, and a bias and a multiplier of four bytes for each output channel; for a normalized input the
-/// table of the activation, and a gain and a bias of two bytes for each channel, once or for each (row, class).
-fn conv_bytes(model: &Model<'_>, op: &ConvOp<'_>) -> usize {
-    let norm = op.norm.map_or(0, |norm| {
-        let conditions = if norm.conditioned { usize::from(model.rows()) * usize::from(model.classes()) } else { 1 };
-        TABLE_LEN + 4 * conditions * norm.channels
-    });
-    op.constants.weights.len() + 8 * op.shape.channels_out + norm
+    Ok(())
 }
 
 fn op_macs(op: &Op<'_>) -> u64 {
@@ -125,4 +89,35 @@ fn op_macs(op: &Op<'_>) -> u64 {
 
 fn macs(model: &Model<'_>) -> u64 {
     (0..model.ops()).map(|index| op_macs(&model.op(index))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mote_core::selftest;
+
+    /// The report of the self-test's model. To accept a new one: `UPDATE=1 cargo test -p xtask inspect`.
+    #[test]
+    fn the_report_of_the_self_tests_model_is_the_golden_one() {
+        const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data/inspect_selftest.txt");
+        let mut file = [0; 8192];
+        let model = selftest::write_model(&mut file).unwrap();
+        let report = report(&model).unwrap();
+        // Times change with the kernels.
+        let (report, times) = report.split_once("\nestimated time").unwrap();
+        assert!(times.lines().count() > 8, "{times}");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(GOLDEN, report).unwrap();
+        }
+        assert_eq!(report, std::fs::read_to_string(GOLDEN).unwrap());
+    }
+
+    #[test]
+    fn no_line_is_wider_than_140_columns() {
+        let mut file = [0; 8192];
+        let model = selftest::write_model(&mut file).unwrap();
+        for line in report(&model).unwrap().lines() {
+            assert!(line.chars().count() <= 140, "{line}");
+        }
+    }
 }
