@@ -23,6 +23,8 @@ const UNPLACED: usize = usize::MAX;
 const FEWEST_PIXELS: usize = 2;
 /// Output pixels a pass that are tried for all operations at once, where the limit allows as many.
 const PASSES: [usize; 2] = [8, 4];
+/// Bytes of arena that 64 KiB of RAM leave room for.
+const SMALL_RAM: usize = 63_000;
 /// Which outputs may lie over inputs: of operations that normalize, and of others.
 const WAYS: [[bool; 2]; 3] = [[true, true], [true, false], [false, false]];
 /// A pass needs no more scratch than this, in bytes: what each weight costs is then spread thin enough.
@@ -51,15 +53,15 @@ pub enum Room {
     Bytes(usize),
 }
 
-/// The arena that [`Room::Usual`] allows where `smallest` bytes are needed: a sixty-fourth more.
+/// The arena that [`Room::Usual`] allows where the smallest has `smallest` bytes, and `long` bytes are needed at once with
+/// passes of eight pixels: those and a 64th more, but no more than 63,000 bytes or a 64th above the smallest.
 ///
 /// A pass of N pixels spends about 0.7 / N instructions for each multiply-accumulate on widening weights, beside 0.9 that it
 /// takes anyway on a Cortex-M4: eight pixels are long enough, two are a third slower. A pixel more takes two bytes for each
-/// tap. Only the operations at the arena's peak are held to short passes, and every application pays for a larger
-/// arena in RAM, so little is given: the 28x28 network of `docs/memory.md` stays below 63,000 bytes. Who knows the chip
-/// and has RAM to spare asks for [`Room::Bytes`].
-pub fn usual_limit(smallest: usize) -> usize {
-    smallest + smallest / 64
+/// tap, which every application pays in RAM. That is worth it as long as a chip with 64 KiB of RAM still has room for
+/// its stack; a larger arena stays as small as it can be. Who knows the chip asks for [`Room::Bytes`].
+pub fn usual_limit(smallest: usize, long: usize) -> usize {
+    (long + long / 64).min((smallest + smallest / 64).max(SMALL_RAM)).max(smallest)
 }
 
 /// Sets the offset of every tensor and the memory of every operation, and returns the bytes of arena that they need.
@@ -72,7 +74,7 @@ pub fn place(tensors: &mut [Tensor], ops: &mut [OpSpec<'_>], history: Option<u16
     let smallest = plan.place_smallest();
     let limit = match room {
         Room::Smallest => smallest,
-        Room::Usual => usual_limit(smallest),
+        Room::Usual => usual_limit(smallest, plan.least_with(PASSES[0])),
         Room::Bytes(bytes) => bytes.max(smallest),
     };
     // If nothing longer fits everywhere, it may still fit here and there.
@@ -162,8 +164,7 @@ struct Known {
 impl Plan<'_, '_> {
     /// Places everything with the shortest passes; returns the bytes of arena.
     fn place_smallest(&mut self) -> usize {
-        self.clear([true; 2], FEWEST_PIXELS, usize::MAX);
-        let least = self.least(|_| 0);
+        let least = self.least_with(FEWEST_PIXELS);
         let greedy = WAYS.map(|in_place| {
             self.clear(in_place, FEWEST_PIXELS, usize::MAX);
             self.place_greedily()
@@ -176,6 +177,12 @@ impl Plan<'_, '_> {
             }
         }
         arena_len(self.tensors, self.ops)
+    }
+
+    /// Bytes that are needed at once with passes of `pixels`, at least; nothing is placed then.
+    fn least_with(&mut self, pixels: usize) -> usize {
+        self.clear([true; 2], pixels, usize::MAX);
+        self.least(|_| 0)
     }
 
     /// Places everything below `limit`, with passes of `pixels` where the limit is not hopeless for them; `false` if that
