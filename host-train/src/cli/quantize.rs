@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use mote_core::plan::Room;
 use mote_core::{Generator, Model, Request, aligned};
 use serde::Serialize;
 
@@ -19,9 +20,9 @@ pub(super) struct Args {
     /// The model's file [default: DIR/model.mote]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Bytes that the arena may have over the smallest; more make drawing faster
-    #[arg(long, value_name = "BYTES", default_value_t = 8192)]
-    slack: usize,
+    /// Bytes of arena that the chip has room for: more than the least make drawing faster [default: as a chip with 64 KiB of RAM]
+    #[arg(long, value_name = "BYTES")]
+    arena: Option<usize>,
 }
 
 /// What the manifest says of the quantized model.
@@ -43,7 +44,7 @@ const COMPARED: u64 = 50;
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let (graph, calibration) = args.student.calibrated()?;
-    let exported = export(&graph, &calibration, args.slack)?;
+    let exported = export(&graph, &calibration, args.arena.map_or(Room::Usual, Room::Bytes))?;
     let model = Model::parse(&exported.file)?;
     let difference = difference_from_float(&graph, &model)?;
 

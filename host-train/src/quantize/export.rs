@@ -5,7 +5,7 @@ use super::graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, Grap
 use mote_core::format::{AttentionSpec, ConvSpec, EmitError, NormSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
 use mote_core::kernel::{Destination, TABLE_LEN};
 use mote_core::model::{Element, NormPart, Row, Tensor};
-use mote_core::plan;
+use mote_core::plan::{self, Room};
 use mote_core::quant::STATE_ONE;
 use mote_core::step_table::CoefficientError;
 
@@ -62,12 +62,11 @@ const OCTAVE: f32 = 256.0;
 /// Smallest ratio of accumulator step to output step: finer weights would not change the output.
 const SMALLEST_RATIO: f32 = 1.0 / 65536.0;
 
-/// Quantizes `graph` with the ranges of `calibration`. `slack` is how many bytes the arena may have over the smallest, for
-/// faster passes ([`plan::place`]).
+/// Quantizes `graph` with the ranges of `calibration`. `room` says how large the arena may become for faster passes.
 ///
 /// # Errors
 /// [`ExportError`] if values are not finite or do not fit the format.
-pub fn export(graph: &Graph, calibration: &Calibration, slack: usize) -> Result<Exported, ExportError> {
+pub fn export(graph: &Graph, calibration: &Calibration, room: Room) -> Result<Exported, ExportError> {
     for (tensor, range) in calibration.tensors.iter().enumerate() {
         if !range.iter().all(|v| v.is_finite()) {
             return Err(ExportError::NotFinite { tensor });
@@ -78,7 +77,7 @@ pub fn export(graph: &Graph, calibration: &Calibration, slack: usize) -> Result<
     let rounded: Vec<Rounded<'_>> =
         graph.ops.iter().zip(&tables).map(|(op, table)| round_op(op, &tensors, table.as_ref())).collect();
     let mut ops: Vec<OpSpec<'_>> = rounded.iter().map(Rounded::spec).collect();
-    plan::place(&mut tensors, &mut ops, None, slack);
+    plan::place(&mut tensors, &mut ops, None, room);
 
     let mut rows = Vec::with_capacity(graph.rows.len());
     for row in &graph.rows {

@@ -87,6 +87,7 @@ mod tests {
     use super::super::run::{NoObserver, Sampler};
     use super::super::{Calibration, calibrate, export};
     use super::*;
+    use mote_core::plan::Room;
     use mote_core::quant::STATE_ONE;
     use mote_core::{Arena, Generator, Progress, Request};
 
@@ -104,7 +105,7 @@ mod tests {
         let mut gap = Gap { exact: 0, passes: 0, mean: 0.0, worst: 0.0 };
         for seed in 0..5 {
             let graph = network(seed, heads);
-            let exported = export(&graph, &calibrate(&graph, 1, 12), 0).unwrap();
+            let exported = export(&graph, &calibrate(&graph, 1, 12), Room::Smallest).unwrap();
             let model = Model::parse(&exported.file).unwrap();
             let rounded = FakeQuant::graph(&graph, &exported, &model);
             let mut float = Sampler::new(&rounded);
@@ -156,7 +157,7 @@ mod tests {
     #[test]
     fn int8_samples_stay_close_to_float_samples() {
         let graph = network(9, Some(3));
-        let exported = export(&graph, &calibrate(&graph, 1, 12), 0).unwrap();
+        let exported = export(&graph, &calibrate(&graph, 1, 12), Room::Smallest).unwrap();
         let model = Model::parse(&exported.file).unwrap();
         let mut arena = Arena::<32768>::new();
         let mut generator = Generator::new(&model, &mut arena.0).unwrap();
@@ -178,7 +179,7 @@ mod tests {
         let graph = network(1, None);
         let mut calibration: Calibration = calibrate(&graph, 1, 2);
         calibration.tensors[3][1] = f32::NAN;
-        let error = export(&graph, &calibration, 0).unwrap_err().to_string();
+        let error = export(&graph, &calibration, Room::Smallest).unwrap_err().to_string();
         assert!(error.contains("diverged"), "{error}");
     }
 }
