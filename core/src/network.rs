@@ -16,7 +16,7 @@ use crate::model::{AttentionOp, ConvOp, Element, Model, NormOp, Op, Tensor};
 use crate::quant::Activation;
 use crate::view::{self, elements, elements_mut, parts};
 
-pub use attention::{AttentionMemory, AttentionShape, attention};
+pub use attention::{AttentionMemory, AttentionShape, attention, pack_rows};
 pub(crate) use cores::{Alone, Both, Workers};
 pub use cores::{Cores, SecondCore};
 

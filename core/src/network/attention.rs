@@ -106,8 +106,8 @@ pub fn attention<K: Kernel>(
             tokens.map(move |token| part(token, kind * channels + at, head))
         };
         // A key is the weights of an output channel; a value's channels are output channels, for one window element.
-        let [key_taps, value_taps] = [head, shape.tokens].map(|taps| taps.next_multiple_of(QUAD));
-        pack::<true>(third(1), keys, |token| weight_index(key_taps, token, 0), BLOCK * QUAD);
+        pack_rows(third(1), head, keys);
+        let value_taps = shape.tokens.next_multiple_of(QUAD);
         pack::<false>(third(2), values, |token| weight_index(value_taps, 0, token), BLOCK * value_taps);
         let mut waiting = third(0);
         for results in output.chunks_mut((pixels * channels).max(1)) {
@@ -133,6 +133,13 @@ pub fn attention<K: Kernel>(
             }
         }
     }
+}
+
+/// Packs the rows of a matrix of `columns` columns as weights, -128 as -127: a row becomes an output channel. So a convolution
+/// of a 1x1 kernel multiplies two matrices that are both computed on the device. `packed` has [`ConvShape::packed_len`] bytes.
+pub fn pack_rows<'t>(rows: impl Iterator<Item = &'t [i8]>, columns: usize, packed: &mut [u8]) {
+    let taps = columns.next_multiple_of(QUAD);
+    pack::<true>(rows, packed, |row| weight_index(taps, row, 0), BLOCK * QUAD);
 }
 
 /// Packs a matrix as weights, -128 as -127 like every weight: see [`weight_index`]. The values of a token are taken four at a

@@ -3,7 +3,7 @@
 
 use core::hint::black_box;
 use mote_core::kernel::{Chosen, ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, TABLE_LEN, convolve};
-use mote_core::network::{AttentionShape, attention};
+use mote_core::network::{AttentionShape, attention, pack_rows};
 use mote_core::noise::philox4x32_10;
 use mote_core::quant::Activation;
 use mote_core::view::I32s;
@@ -149,6 +149,7 @@ pub fn run(memory: &mut Memory, meter: &mut impl Meter) {
     }
     normalize(&stream.0, &input.0, &mut output.0, meter);
     softmax(&mut stream.0, meter);
+    matmul(&constants, &input.0, &mut output.0, &mut scratch.0, meter);
     attend(&input.0, &mut output.0, &mut scratch.0, meter);
 }
 
@@ -252,6 +253,28 @@ fn softmax(scores: &mut [i16], meter: &mut impl Meter) {
     meter.end(&Case { op: "softmax", shape: "49x49", work: (TOKENS * TOKENS) as u64, scratch_bytes: 0, beyond: "" });
 }
 
+/// A product of two matrices of activations: the second is packed as weights first.
+fn matmul(constants: &Constants<'_>, input: &[i8], output: &mut [i8], scratch: &mut [u8], meter: &mut impl Meter) {
+    let row = [1, black_box(TOKENS)];
+    let (channels_in, channels_out) = black_box((HEAD, TOKENS));
+    let shape = ConvShape { input: row, channels_in, output: row, channels_out, kernel: 1, stride: 1, upsample: 1 };
+    let (left, right) = input[..2 * TOKENS * HEAD].split_at(TOKENS * HEAD);
+    let (packed, work) = scratch.split_at_mut(shape.packed_len());
+    let work = &mut work[..shape.work_len(QUERIES)];
+    let scratch_bytes = packed.len() + work.len();
+    meter.begin();
+    pack_rows(right.chunks_exact(channels_in), channels_in, packed);
+    let by = ConvWeights {
+        weights: bytemuck::cast_slice(packed),
+        bias: I32s::new(&constants.bias[..4 * shape.channels_out]),
+        multipliers: I32s::new(&constants.multipliers[..4 * shape.channels_out]),
+    };
+    let (output, work) = (&mut output[..TOKENS * TOKENS], bytemuck::cast_slice_mut(work));
+    let destination = black_box(Destination::Overwrite);
+    convolve::<Chosen, _, _>(&shape, &by, left, 0, output, 0, destination, black_box(QUERIES), work);
+    meter.end(&Case { op: "batched matmul", shape: "49x64x49", work: shape.macs(), scratch_bytes, beyond: "" });
+}
+
 /// Both products of an attention, 49x64x49 and 49x49x64, with the packing of keys and values.
 fn attend(input: &[i8], output: &mut [i8], scratch: &mut [u8], meter: &mut impl Meter) {
     let (shape, queries) = black_box((AttentionShape { tokens: TOKENS, channels: HEAD, heads: 1 }, QUERIES));
@@ -260,8 +283,8 @@ fn attend(input: &[i8], output: &mut [i8], scratch: &mut [u8], meter: &mut impl 
     meter.begin();
     attention::<Chosen>(&shape, input, black_box([400_000, 60_000]), output, 0, queries, scratch);
     meter.end(&Case {
-        op: "batched matmul",
-        shape: "49x64x49",
+        op: "attention products",
+        shape: "49x64x49, 49x49x64",
         work: shape.macs(),
         scratch_bytes: scratch.len(),
         beyond: "softmax 49x49",
