@@ -209,7 +209,31 @@ impl<'m, 'a> Generator<'m, 'a> {
     }
 
     /// [`Generator::step`] on two cores: each computes a part of every convolution's pixels. The same samples come out.
-    /// If `second` was made for a model that needs less, one core does everything.
+    /// If `second` was made for a model that needs less, one core does everything. `core/docs/two-cores.md` has the RP2350.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn core::error::Error>> {
+    /// use mote_core::{Arena, Cores, Generator, Progress, Request, SecondCore, selftest};
+    ///
+    /// struct OneAfterTheOther;
+    ///
+    /// impl Cores for OneAfterTheOther {
+    ///     fn join(&mut self, first: impl FnOnce() + Send, second: impl FnOnce() + Send) {
+    ///         second();
+    ///         first();
+    ///     }
+    /// }
+    ///
+    /// let mut file = [0; 8192];
+    /// let model = selftest::write_model(&mut file).ok_or("no room")?;
+    /// let (mut arena, mut work) = (Arena::<8192>::new(), Arena::<8192>::new());
+    /// let mut second = SecondCore::new(&model, &mut work.0)?;
+    /// let mut generator = Generator::new(&model, &mut arena.0)?;
+    /// generator.start(Request::default())?;
+    /// while generator.step_on(&mut OneAfterTheOther, &mut second) != Progress::Done {}
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn step_on(&mut self, cores: &mut impl Cores, second: &mut SecondCore<'_>) -> Progress {
         if second.len() < self.model.second_core_len() {
             return self.step();
@@ -219,6 +243,49 @@ impl<'m, 'a> Generator<'m, 'a> {
 
     /// Runs one operation of the network; after the last one of a row, updates the state too. The same samples come out
     /// as with [`Generator::step`]; a cooperative scheduler gets its turn between layers.
+    ///
+    /// The longest turn is the operation with the most multiply-accumulates, which `cargo xtask inspect` lists; times the
+    /// instructions of one (`core/docs/kernels.md`), that is the bound.
+    ///
+    /// ```
+    /// use core::future::poll_fn;
+    /// use core::task::Poll;
+    /// use mote_core::{Generator, Progress};
+    ///
+    /// /// Lets the executor run other tasks: as `embassy_futures::yield_now`, for any executor.
+    /// async fn yield_now() {
+    ///     let mut yielded = false;
+    ///     poll_fn(|context| {
+    ///         if core::mem::replace(&mut yielded, true) {
+    ///             return Poll::Ready(());
+    ///         }
+    ///         context.waker().wake_by_ref();
+    ///         Poll::Pending
+    ///     })
+    ///     .await;
+    /// }
+    ///
+    /// async fn draw(generator: &mut Generator<'_, '_>) {
+    ///     while generator.step_layer() != Progress::Done {
+    ///         yield_now().await;
+    ///     }
+    /// }
+    /// # use core::{future::Future, pin::pin, task::{Context, Waker}};
+    /// # use mote_core::{Arena, Request, selftest};
+    /// # let mut file = [0; 8192];
+    /// # let model = selftest::write_model(&mut file).unwrap();
+    /// # let mut arena = Arena::<8192>::new();
+    /// # let mut generator = Generator::new(&model, &mut arena.0).unwrap();
+    /// # generator.start(Request::default()).unwrap();
+    /// # let mut turns = 1;
+    /// # {
+    /// #     let mut task = pin!(draw(&mut generator));
+    /// #     while task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+    /// #         turns += 1;
+    /// #     }
+    /// # }
+    /// # assert_eq!(turns, u32::from(model.ops()) * u32::from(model.rows()));
+    /// ```
     pub fn step_layer(&mut self) -> Progress {
         self.run_layer(&mut Alone)
     }

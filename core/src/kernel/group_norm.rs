@@ -151,7 +151,11 @@ impl Line {
 /// microcontroller divides 64 bits in software.
 fn square_root(value: u64) -> u32 {
     let (high, low) = ((value >> 32) as u32, value as u32);
-    let first = high.isqrt();
+    // Bit by bit: the library's takes a table of 512 bytes.
+    let first = (0..16).rev().map(|bit| 1u32 << bit).fold(0, |root, bit| {
+        let larger = root | bit;
+        if larger * larger <= high { larger } else { root }
+    });
     let rest = high - first * first;
     let second = ((rest << 15) + (low >> 17)) / first.max(1);
     let root = (first << 16) + second.min(0xFFFF);

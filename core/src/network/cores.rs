@@ -115,6 +115,11 @@ impl<C: Cores> Workers for Both<'_, '_, C> {
     }
 }
 
+/// The code in the docs compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/two-cores.md")]
+struct TwoCores;
+
 #[cfg(test)]
 mod tests {
     extern crate std;

@@ -34,6 +34,12 @@ const SEEDS: u64 = 20;
 /// Seeds for the self-test's model.
 const SEEDS_OF_SMALL_MODEL: u64 = 3;
 
+/// The table of sizes: board, flash, RAM without the arena, stack.
+const SIZES: &str = include_str!("../../../core/docs/size.md");
+/// Another compiler's code may differ by one part in so many, and by so many bytes.
+const SIZE_TOLERANCE: u64 = 25;
+const SIZE_SLACK: u64 = 64;
+
 /// Arguments of `test`.
 #[derive(Args)]
 pub(crate) struct Arguments {
@@ -75,6 +81,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("no panic on {}", board.name), || {
             firmware::prove_panic_free(board).map(|()| Verdict::Passed)
         });
+        tally.check(&format!("size on {}", board.name), || size(board));
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
     }
@@ -193,6 +200,30 @@ fn same_pictures(board: &'static Board) -> Result<Verdict> {
         }
     }
     println!("{}: {seeds} seeds, {} classes, the same bytes", model.name(), model.classes());
+    Ok(Verdict::Passed)
+}
+
+/// What `generate` takes stays what the table of sizes says, and its stack is measured.
+fn size(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let folder = tempfile::tempdir()?;
+    let path = small_model(folder.path())?;
+    let drawn = drawing::on_chip(board, &path, &Wanted { seed: 1, samples: 0..1, class: None })?;
+    let stack = drawn.log.iter().find_map(|line| line.strip_prefix("info: stack "));
+    let stack: u64 = stack.context("the chip did not log its stack")?.parse()?;
+    let (flash, ram) = (drawn.firmware.flash, drawn.firmware.ram - drawn.firmware.arena_capacity()?);
+    let measured = [flash, ram, stack];
+    println!("| {} | {flash} | {ram} | {stack} |", board.name);
+    let recorded = SIZES.lines().find_map(|line| line.strip_prefix(&format!("| {} |", board.name)));
+    let recorded = recorded.with_context(|| format!("core/docs/size.md has no row for {}", board.name))?;
+    let recorded = recorded.split('|').filter_map(|cell| cell.trim().parse::<u64>().ok());
+    let recorded: Vec<u64> = recorded.collect();
+    let fits = |(&now, &then): (&u64, &u64)| now.abs_diff(then) <= then / SIZE_TOLERANCE + SIZE_SLACK;
+    if recorded.len() != measured.len() || !measured.iter().zip(&recorded).all(fits) {
+        bail!("core/docs/size.md says {recorded:?}: if the change is meant, put the line above there");
+    }
     Ok(Verdict::Passed)
 }
 
