@@ -215,7 +215,7 @@ pub(super) fn normalize<I: Activation>(
     if channels == 0 || first + channels > channels_out {
         return;
     }
-    let pixels = (values.len() / channels).min(output.len() / channels_out);
+    let pixels = (values.len() / channels).min(output.len() / channels_out.max(1));
     let mut chunk = Chunk {
         values: values.as_ptr().cast(),
         output: output.as_mut_ptr().wrapping_add(first),
