@@ -66,13 +66,6 @@ pub(super) fn quads<T>(windows: [&[T]; PIXELS], weights: [&[i8]; 2]) -> usize {
     windows.chain(weights.iter().map(|weights| weights.len() / (BLOCK * QUAD))).min().unwrap_or(0)
 }
 
-/// Windows of a pass.
-struct Windows<'w, W> {
-    elements: &'w mut [W],
-    /// Elements from one window to the next.
-    step: usize,
-}
-
 /// See [`super::Kernel::gather`]: the windows one after the other, as `W`.
 #[inline(always)]
 pub(super) fn gather<W: WindowElement, I: Activation>(
@@ -83,151 +76,108 @@ pub(super) fn gather<W: WindowElement, I: Activation>(
     count: usize,
     work: &mut [i16],
 ) {
-    let step = shape.padded_taps();
-    let elements: &mut [W] = bytemuck::cast_slice_mut(work);
-    let mut rest = elements.get_mut(..count * step).unwrap_or_default();
-    if step != shape.taps() {
-        rest.fill(W::of(0));
-    }
-    let width = shape.output[1].max(1);
-    let (mut row, mut column, mut left) = (first / width, first % width, count);
-    while left > 0 {
-        let columns = (width - column).min(left);
-        let elements = rest.split_off_mut(..columns * step).unwrap_or_default();
-        let mut windows = Windows { elements, step };
-        for tap_row in 0..shape.kernel {
-            let source = position(shape, row, tap_row, shape.input[0])
-                .map(|y| rows.part(y, 0, shape.input[1] * shape.channels_in));
-            windows.gather_row(shape, source, zero_in, column, columns, tap_row);
-        }
-        (row, column, left) = (row + 1, 0, left - columns);
+    let windows = bytemuck::cast_slice_mut(work);
+    // Numbers of channels that the compiler knows take no loops.
+    match shape.channels_in {
+        1 => gather_known::<1, W, I>(shape, rows, zero_in, first, count, windows),
+        16 => gather_known::<16, W, I>(shape, rows, zero_in, first, count, windows),
+        24 => gather_known::<24, W, I>(shape, rows, zero_in, first, count, windows),
+        32 => gather_known::<32, W, I>(shape, rows, zero_in, first, count, windows),
+        48 => gather_known::<48, W, I>(shape, rows, zero_in, first, count, windows),
+        channels => gather_with(shape, rows, first, count, windows, channels, |source, x, to| {
+            let from = x.checked_mul(channels).and_then(|at| source.get(at..)?.get(..channels));
+            match from {
+                Some(from) => copy(from, to),
+                None => to.fill(W::of(zero_in)),
+            }
+        }),
     }
 }
 
-impl<W: WindowElement> Windows<'_, W> {
-    /// One row of the kernel, for output pixels beside each other from `column` on. `source` is the input's row; `None` is
-    /// padding.
-    #[inline(always)]
-    fn gather_row<I: Activation>(
-        &mut self,
-        shape: &ConvShape,
-        source: Option<&[I]>,
-        zero_in: i32,
-        column: usize,
-        columns: usize,
-        tap_row: usize,
-    ) {
-        let (channels, kernel, stride, upsample) = (shape.channels_in, shape.kernel, shape.stride, shape.upsample);
-        let at = tap_row * kernel * channels;
-        let Some(source) = source else {
-            return self.fill(0, columns, at, kernel * channels, zero_in);
-        };
-        let (padding, width) = (kernel / 2, shape.input[1] * upsample);
-        // The columns whose whole window lies in the image.
-        let end = (width + padding).checked_sub(kernel).map_or(0, |last| over(last, stride) + 1);
-        let end = end.clamp(column, column + columns);
-        let inside = over(padding + stride - 1, stride).clamp(column, end)..end;
-        // Columns of the kernel that lie beside each other in the input are copied as one.
-        let together = if upsample == 1 { kernel } else { 1 };
-        let mut tap = 0;
-        while tap < kernel {
-            let at = at + tap * channels;
-            for column_there in (column..inside.start).chain(inside.end..column + columns) {
-                let start = column_there * stride + tap;
-                let left = padding.saturating_sub(start).min(together);
-                let start = (start + left).saturating_sub(padding);
-                let count = width.saturating_sub(start).min(together - left);
-                let (pixel, right) = (column_there - column, left + count);
-                self.fill(pixel, 1, at, left * channels, zero_in);
-                let from = [over(start, upsample) * channels, 0];
-                self.copy(source, from, [pixel, 1], 1, at + left * channels, count * channels);
-                self.fill(pixel, 1, at + right * channels, (together - right) * channels, zero_in);
-            }
-            // Where the input is enlarged, every second output pixel takes the next input pixel.
-            for first in inside.clone().take(upsample) {
-                let from = [over(first * stride + tap - padding, upsample) * channels, stride * channels];
-                let count = over(inside.end - first + upsample - 1, upsample);
-                self.copy(source, from, [first - column, upsample], count, at, together * channels);
-            }
-            tap += together;
-        }
-    }
-
-    /// Sets `len` elements from `at` on of `count` windows from `pixel` on.
-    #[inline(always)]
-    fn fill(&mut self, pixel: usize, count: usize, at: usize, len: usize, value: i32) {
-        if len == 0 {
-            return;
-        }
-        for pixel in pixel..pixel + count {
-            let to = self.elements.get_mut(pixel * self.step + at..).and_then(|to| to.get_mut(..len));
-            to.unwrap_or_default().fill(W::of(value));
-        }
-    }
-
-    /// Copies `len` activations to `at` in each of `count` windows: from `start` on, `next` further each time; to window
-    /// `pixel`, and `skip` further each time.
-    #[inline(always)]
-    fn copy<I: Activation>(
-        &mut self,
-        from: &[I],
-        [start, next]: [usize; 2],
-        [pixel, skip]: [usize; 2],
-        count: usize,
-        at: usize,
-        len: usize,
-    ) {
-        let from = from.get(start..).unwrap_or_default();
-        let to = self.elements.get_mut(pixel * self.step + at..).unwrap_or_default();
-        let steps = [next, skip * self.step];
-        // Lengths that the compiler knows take no loops: one, three, 16 and 32 channels of one or three pixels.
-        match len {
-            3 => copy_known::<3, W, I>(from, to, steps, count),
-            16 => copy_known::<16, W, I>(from, to, steps, count),
-            32 => copy_known::<32, W, I>(from, to, steps, count),
-            48 => copy_known::<48, W, I>(from, to, steps, count),
-            96 => copy_known::<96, W, I>(from, to, steps, count),
-            _ => copy_any(from, to, steps, count, len),
-        }
-    }
-}
-
-/// Copies `N` activations to each of `count` windows; the steps lead to the next source and to the next window.
+/// [`gather`] for `N` input channels.
 #[inline(always)]
-fn copy_known<const N: usize, W: WindowElement, I: Activation>(
-    from: &[I],
-    to: &mut [W],
-    steps: [usize; 2],
+fn gather_known<const N: usize, W: WindowElement, I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    zero_in: i32,
+    first: usize,
     count: usize,
+    windows: &mut [W],
 ) {
-    let (mut source, mut target) = (0, 0);
-    for _ in 0..count {
-        let from = from.get(source..).and_then(|from| from.first_chunk::<N>());
-        let to = to.get_mut(target..).and_then(|to| to.first_chunk_mut::<N>());
-        let (Some(from), Some(to)) = (from, to) else { return };
-        let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<16>(), to.as_chunks_mut::<16>());
-        for (from, to) in from.iter().zip(to) {
-            copy_piece(from, to);
+    let padding = [W::of(zero_in); N];
+    gather_with(shape, rows, first, count, windows, N, |source, x, to| {
+        let Some(to) = to.first_chunk_mut::<N>() else { return };
+        match source.as_chunks::<N>().0.get(x) {
+            Some(from) => copy_piece(from, to),
+            None => *to = padding,
         }
-        to_rest.iter_mut().zip(from_rest).for_each(|(to, from)| *to = W::of(from.widen()));
-        source += steps[0];
-        target += steps[1];
+    });
+}
+
+/// [`gather`] with a function that sets one pixel of a window from pixel `x` of an input row, or to padding where the row
+/// does not have that pixel.
+#[inline(always)]
+fn gather_with<W: WindowElement, I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    first: usize,
+    count: usize,
+    windows: &mut [W],
+    channels: usize,
+    set: impl Fn(&[I], usize, &mut [W]),
+) {
+    if shape.kernel == 1 {
+        gather_kernel::<1, W, I>(shape, rows, first, count, windows, channels, set);
+    } else {
+        gather_kernel::<3, W, I>(shape, rows, first, count, windows, channels, set);
     }
 }
 
-/// The same with `len` activations.
+/// [`gather_with`] for a kernel of side `K`.
 #[inline(always)]
-fn copy_any<W: WindowElement, I: Activation>(from: &[I], to: &mut [W], steps: [usize; 2], count: usize, len: usize) {
-    let (mut source, mut target) = (0, 0);
-    for _ in 0..count {
-        let from = from.get(source..).and_then(|from| from.get(..len));
-        let to = to.get_mut(target..).and_then(|to| to.get_mut(..len));
-        let (Some(from), Some(to)) = (from, to) else { return };
-        if !(copy_by::<32, W, I>(from, to) || copy_by::<8, W, I>(from, to)) {
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = W::of(from.widen()));
+fn gather_kernel<const K: usize, W: WindowElement, I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    first: usize,
+    count: usize,
+    windows: &mut [W],
+    channels: usize,
+    set: impl Fn(&[I], usize, &mut [W]),
+) {
+    let (width, halve) = (shape.output[1].max(1), u32::from(shape.upsample == 2));
+    // Rows of padding have no pixels.
+    let sources = |row| -> [&[I]; K] {
+        core::array::from_fn(|tap_row| match position(shape, row, tap_row, shape.input[0]) {
+            Some(y) => rows.part(y, 0, shape.input[1] * channels),
+            None => &[],
+        })
+    };
+    let (mut row, mut column) = (first / width, first % width);
+    let mut of_row = sources(row);
+    for window in windows.chunks_exact_mut(shape.padded_taps().max(1)).take(count) {
+        if column == width {
+            (row, column) = (row + 1, 0);
+            of_row = sources(row);
         }
-        source += steps[0];
-        target += steps[1];
+        // Left of the image, this wraps to columns that no row has.
+        let start = (column * shape.stride).wrapping_sub(K / 2);
+        let mut rest = window;
+        for source in of_row {
+            for tap in 0..K {
+                let Some(to) = rest.split_off_mut(..channels) else { return };
+                set(source, start.wrapping_add(tap) >> halve, to);
+            }
+        }
+        rest.iter_mut().for_each(|to| *to = W::of(0));
+        column += 1;
+    }
+}
+
+/// Copies as many activations.
+#[inline(always)]
+fn copy<W: WindowElement, I: Activation>(from: &[I], to: &mut [W]) {
+    if !(copy_by::<32, W, I>(from, to) || copy_by::<8, W, I>(from, to)) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = W::of(from.widen()));
     }
 }
 
@@ -253,12 +203,6 @@ fn copy_piece<const N: usize, W: WindowElement, I: Activation>(from: &[I; N], to
         copied[i] = W::of(from[i].widen());
     }
     *to = copied;
-}
-
-/// `value / by` for a stride or an enlargement, without a division.
-#[inline(always)]
-fn over(value: usize, by: usize) -> usize {
-    if by == 2 { value / 2 } else { value }
 }
 
 /// The constants of eight channels; those past the last are zero.
