@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use mote_core::format::{ConvSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
 use mote_core::kernel::Destination;
 use mote_core::model::{Element, Row, Tensor};
-use mote_core::plan;
+use mote_core::plan::{self, Room};
 use mote_train::dataset::{Dataset, embedded};
 use mote_train::evaluate::SAMPLING_SEED;
 use mote_train::evaluate::draw::draw;
@@ -36,7 +36,7 @@ fn noise_model() -> Vec<u8> {
         multipliers: &[1 << 20],
         memory: OpMemory::default(),
     })];
-    plan::place(&mut tensors, &mut ops, None, 0);
+    plan::place(&mut tensors, &mut ops, None, Room::Usual);
     let spec = Spec {
         name: "noise",
         sample: [14, 14, 1],

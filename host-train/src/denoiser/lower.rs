@@ -181,7 +181,9 @@ mod tests {
 
     use super::*;
     use crate::denoiser::{parameters, set_parameters};
-    use crate::quantize::{NoObserver, Sampler};
+    use crate::quantize::{NoObserver, Sampler, calibrate, export};
+    use mote_core::Model;
+    use mote_core::plan::Room;
     use mote_core::step_table::{Objective, Variance};
 
     /// A network of `config` whose parameters are of ordinary size, none of them zero, lowered for `timesteps`.
@@ -241,5 +243,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The network that the schedules of memory are compared on.
+    #[test]
+    fn a_28x28_network_of_16_32_64_channels_runs_in_63_kilobytes() {
+        let config = UNetConfig {
+            height: 28,
+            width: 28,
+            channels: 1,
+            classes: 10,
+            widths: vec![16, 32, 64],
+            blocks: 1,
+            middle: 1,
+            groups: 4,
+            embedding: 64,
+            attention: vec![],
+            heads: 1,
+        };
+        let (_, graph) = lowered(&config, &[900]);
+        let exported = export(&graph, &calibrate(&graph, 1, 1), Room::Usual).unwrap();
+        let arena = Model::parse(&exported.file).unwrap().arena_len();
+        assert!((50_000..=63_000).contains(&arena), "{arena} bytes");
     }
 }
