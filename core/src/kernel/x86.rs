@@ -10,12 +10,13 @@
 mod avx512;
 mod detect;
 mod dot;
+mod tile;
 
 use super::conv::{ConvShape, ConvWeights, Destination, Rows};
 use super::group_norm::{self, Line, Moments, TABLE_LEN};
 use super::{Kernel, conv, softmax, wide};
 use crate::quant::Activation;
-use dot::{Avx2, Avx512Vnni, Avx512VnniHalves, AvxVnni};
+use dot::{Avx2, AvxVnni};
 
 pub use detect::Level;
 
@@ -61,8 +62,8 @@ impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
                     return conv::multiply(shape, constants, count, work, output, zero_out, destination);
                 }
                 (Level::AvxVnni, 1) => multiply_avx_vnni,
-                (Level::Avx512Vnni, 1) => multiply_avx512_vnni,
-                (Level::Avx512Vnni, _) => multiply_avx512_vnni_halves,
+                (Level::Avx512Vnni, 1) => tile::multiply::<u8, O>,
+                (Level::Avx512Vnni, _) => tile::multiply::<i16, O>,
                 _ => multiply_avx2,
             };
             run(shape, constants, count, work, output, zero_out, destination);
@@ -149,8 +150,6 @@ macro_rules! multiply {
 }
 multiply!(multiply_avx2, Avx2, "avx2");
 multiply!(multiply_avx_vnni, AvxVnni, "avx2,avxvnni");
-multiply!(multiply_avx512_vnni_halves, Avx512VnniHalves, "avx2,avx512f,avx512bw,avx512vl,avx512vnni");
-multiply!(multiply_avx512_vnni, Avx512Vnni, "avx2,avx512f,avx512bw,avx512vl,avx512vnni");
 
 /// The shared normalization with AVX2 enabled.
 #[target_feature(enable = "avx2")]

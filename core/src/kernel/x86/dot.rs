@@ -1,4 +1,4 @@
-//! The product of windows and weights.
+//! The product of windows and weights with registers of 256 bits.
 
 use core::arch::x86_64::*;
 
@@ -73,70 +73,6 @@ impl Dot for AvxVnni {
     fn excess(self, weights: [&[i8]; 2]) -> [i32; LANES] {
         // SAFETY: there is a value only where the instructions can run.
         unsafe { avx_vnni_excess(weights) }
-    }
-}
-
-/// i16 products, two an instruction and lane, 512 bits: activations of i16.
-#[derive(Clone, Copy)]
-pub(super) struct Avx512VnniHalves(());
-
-impl Avx512VnniHalves {
-    /// The proof that its instructions are enabled.
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn new() -> Self {
-        Avx512VnniHalves(())
-    }
-}
-
-impl Dot for Avx512VnniHalves {
-    type Element = i16;
-
-    #[inline(always)]
-    fn sums(self, windows: [&[i16]; PIXELS], weights: [&[i8]; 2]) -> Sums {
-        // SAFETY: there is a value only where the instructions can run.
-        unsafe { avx512_vnni_sums_of_halves(windows, weights) }
-    }
-
-    #[inline(always)]
-    fn requantize(self, acc: [i32; LANES], multipliers: [i32; LANES]) -> [i32; LANES] {
-        // SAFETY: there is a value only where the instructions can run.
-        unsafe { requantize(acc, multipliers) }
-    }
-}
-
-/// i8 products, four an instruction and lane, 512 bits.
-#[derive(Clone, Copy)]
-pub(super) struct Avx512Vnni(());
-
-impl Avx512Vnni {
-    /// The proof that its instructions are enabled.
-    #[inline]
-    #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-    pub(super) fn new() -> Self {
-        Avx512Vnni(())
-    }
-}
-
-impl Dot for Avx512Vnni {
-    type Element = u8;
-
-    #[inline(always)]
-    fn sums(self, windows: [&[u8]; PIXELS], weights: [&[i8]; 2]) -> Sums {
-        // SAFETY: there is a value only where the instructions can run.
-        unsafe { avx512_vnni_sums(windows, weights) }
-    }
-
-    #[inline(always)]
-    fn requantize(self, acc: [i32; LANES], multipliers: [i32; LANES]) -> [i32; LANES] {
-        // SAFETY: there is a value only where the instructions can run.
-        unsafe { requantize(acc, multipliers) }
-    }
-
-    #[inline(always)]
-    fn excess(self, weights: [&[i8]; 2]) -> [i32; LANES] {
-        // SAFETY: there is a value only where the instructions can run.
-        unsafe { avx512_vnni_excess(weights) }
     }
 }
 
@@ -220,120 +156,6 @@ fn avx_vnni_excess(weights: [&[i8]; 2]) -> [i32; LANES] {
     to_array(_mm256_set_m128i(sums[1], sums[0]))
 }
 
-/// Four quads a step.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_vnni_sums(windows: [&[u8]; PIXELS], weights: [&[i8]; 2]) -> Sums {
-    let mut sums = [[_mm512_setzero_si512(); 2]; PIXELS];
-    let quads = quads(windows, weights);
-    for quad in (0..quads / 4 * 4).step_by(4) {
-        // SAFETY: every slice holds more than `quad + 3` quads.
-        unsafe { avx512_vnni_step(&mut sums, windows, weights, quad, 4) };
-    }
-    if !quads.is_multiple_of(4) {
-        // SAFETY: every slice holds as many quads.
-        unsafe { avx512_vnni_step(&mut sums, windows, weights, quads / 4 * 4, quads % 4) };
-    }
-    let mut result = [[0; LANES]; PIXELS];
-    for (lanes, [a, b]) in result.iter_mut().zip(sums) {
-        *lanes = to_array(add_halves(fold(a), fold(b)));
-    }
-    result
-}
-
-/// Adds `count` quads from `quad` on, at most four: as many as every slice must hold there.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn avx512_vnni_step(
-    sums: &mut [[__m512i; 2]; PIXELS],
-    windows: [&[u8]; PIXELS],
-    weights: [&[i8]; 2],
-    quad: usize,
-    count: usize,
-) {
-    let each_four_times = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
-    for (sums, window) in sums.iter_mut().zip(windows) {
-        // SAFETY: of the caller; what lies behind the quads is not read.
-        let window = unsafe { _mm_maskz_loadu_epi32((1 << count) - 1, window.as_ptr().add(quad * QUAD).cast()) };
-        let window = _mm512_permutexvar_epi32(each_four_times, _mm512_castsi128_si512(window));
-        for (sum, weights) in sums.iter_mut().zip(weights) {
-            // SAFETY: the same.
-            let weights = unsafe { load_512(weights.as_ptr().add(quad * QUAD_WEIGHTS), count) };
-            *sum = _mm512_dpbusd_epi32(*sum, window, weights);
-        }
-    }
-}
-
-/// Two quads a step.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_vnni_sums_of_halves(windows: [&[i16]; PIXELS], weights: [&[i8]; 2]) -> Sums {
-    let mut sums = [[_mm512_setzero_si512(); 2]; PIXELS];
-    let quads = quads(windows, weights);
-    for quad in (0..quads / 2 * 2).step_by(2) {
-        // SAFETY: every slice holds more than `quad + 1` quads.
-        unsafe { avx512_vnni_step_of_halves(&mut sums, windows, weights, quad, 2) };
-    }
-    if !quads.is_multiple_of(2) {
-        // SAFETY: every slice holds as many quads.
-        unsafe { avx512_vnni_step_of_halves(&mut sums, windows, weights, quads - 1, 1) };
-    }
-    let mut result = [[0; LANES]; PIXELS];
-    for (lanes, [a, b]) in result.iter_mut().zip(sums) {
-        *lanes = to_array(add_neighbors(fold(a), fold(b)));
-    }
-    result
-}
-
-/// Adds `count` quads from `quad` on, at most two: as many as every slice must hold there.
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn avx512_vnni_step_of_halves(
-    sums: &mut [[__m512i; 2]; PIXELS],
-    windows: [&[i16]; PIXELS],
-    weights: [&[i8]; 2],
-    quad: usize,
-    count: usize,
-) {
-    let each_four_times = _mm512_setr_epi64(0, 0, 0, 0, 1, 1, 1, 1);
-    let (words, pairs) = (((1u32 << (BLOCK * count)) - 1) as __mmask8, ((1u32 << count) - 1) as __mmask8);
-    for (block, weights) in weights.into_iter().enumerate() {
-        // SAFETY: of the caller; what lies behind the quads is not read.
-        let weights = unsafe { _mm256_maskz_loadu_epi32(words, weights.as_ptr().add(quad * QUAD_WEIGHTS).cast()) };
-        let weights = _mm512_cvtepi8_epi16(weights);
-        for (sums, window) in sums.iter_mut().zip(windows) {
-            // SAFETY: the same.
-            let window = unsafe { _mm_maskz_loadu_epi64(pairs, window.as_ptr().add(quad * QUAD).cast()) };
-            let window = _mm512_permutexvar_epi64(each_four_times, _mm512_castsi128_si512(window));
-            sums[block] = _mm512_dpwssd_epi32(sums[block], window, weights);
-        }
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
-fn avx512_vnni_excess(weights: [&[i8]; 2]) -> [i32; LANES] {
-    let mut sums = [[_mm512_setzero_si512(); 2]; 2];
-    for (sums, weights) in sums.iter_mut().zip(weights) {
-        // Two sums a block, so that one need not wait for the other.
-        let (eights, rest) = weights.as_chunks::<{ 8 * QUAD_WEIGHTS }>();
-        for eight in eights {
-            for (half, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: eight quads, four from each half on.
-                let weights = unsafe { load_512(eight.as_ptr().add(half * 4 * QUAD_WEIGHTS), 4) };
-                *sum = _mm512_dpbusd_epi32(*sum, _mm512_set1_epi8(OFFSET), weights);
-            }
-        }
-        for (sum, weights) in sums.iter_mut().zip(rest.chunks(4 * QUAD_WEIGHTS)) {
-            // SAFETY: as many quads as there are.
-            let weights = unsafe { load_512(weights.as_ptr(), weights.len() / QUAD_WEIGHTS) };
-            *sum = _mm512_dpbusd_epi32(*sum, _mm512_set1_epi8(OFFSET), weights);
-        }
-    }
-    let [[a, b], [c, d]] = sums;
-    to_array(add_halves(fold(_mm512_add_epi32(a, b)), fold(_mm512_add_epi32(c, d))))
-}
-
 /// [`crate::quant::requantize`]: the even lanes' products, then the odd ones'.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -359,13 +181,6 @@ fn add_halves(a: __m256i, b: __m256i) -> __m256i {
     _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(a, b), _mm256_permute2x128_si256::<0x31>(a, b))
 }
 
-/// The lower half plus the upper.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn fold(sum: __m512i) -> __m256i {
-    _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum))
-}
-
 #[inline]
 #[target_feature(enable = "avx")]
 fn to_register(lanes: &[i32; LANES]) -> __m256i {
@@ -387,13 +202,4 @@ fn to_array(register: __m256i) -> [i32; LANES] {
 unsafe fn load_128(from: *const i8) -> __m128i {
     // SAFETY: of the caller: 16 bytes.
     unsafe { _mm_loadu_si128(from.cast()) }
-}
-
-/// The weights of `count` quads, at most four; zeros for the others, which are not read.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn load_512(from: *const i8, count: usize) -> __m512i {
-    let words = ((1u32 << (BLOCK * count)) - 1) as __mmask16;
-    // SAFETY: of the caller: so many words.
-    unsafe { _mm512_maskz_loadu_epi32(words, from.cast()) }
 }
