@@ -146,11 +146,14 @@ fn gather_kernel<const K: usize, W: WindowElement, I: Activation>(
 ) {
     let (width, halve) = (shape.output[1].max(1), u32::from(shape.upsample == 2));
     // Rows of padding have no pixels.
-    let sources = |row| -> [&[I]; K] {
-        core::array::from_fn(|tap_row| match position(shape, row, tap_row, shape.input[0]) {
-            Some(y) => rows.part(y, 0, shape.input[1] * channels),
-            None => &[],
-        })
+    let sources = |row| {
+        let mut sources: [&[I]; K] = [&[]; K];
+        for (tap_row, source) in sources.iter_mut().enumerate() {
+            if let Some(y) = position(shape, row, tap_row, shape.input[0]) {
+                *source = rows.part(y, 0, shape.input[1] * channels);
+            }
+        }
+        sources
     };
     let (mut row, mut column) = (first / width, first % width);
     let mut of_row = sources(row);
