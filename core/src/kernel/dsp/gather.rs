@@ -69,10 +69,11 @@ fn gather_pairs<I: Activation>(
         Some(rows.part(y, 0, shape.input[1] * channels))
     };
     let [a, b] = places;
-    let lines_a = [0, 1, 2].map(|tap| line(a[0], tap));
-    let lines_b = if a[0] == b[0] { lines_a } else { [0, 1, 2].map(|tap| line(b[0], tap)) };
     let segment = Segment {
-        lines: [0, 1, 2].map(|tap| [lines_a[tap], lines_b[tap]]),
+        lines: [0, 1, 2].map(|tap| {
+            let first = line(a[0], tap);
+            [first, if a[0] == b[0] { first } else { line(b[0], tap) }]
+        }),
         kernel,
         padding,
         step: 2 * shape.stride / shape.upsample.max(1) * channels,

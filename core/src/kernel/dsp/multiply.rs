@@ -117,7 +117,9 @@ impl Lanes {
     #[inline(never)]
     fn run_some<O: Activation>(&self, pairs: &[i16], widened: &[i16], outputs: &mut [O], channels: usize) {
         let pair_len = (widened.len() / BLOCK * 2).max(2);
-        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(2))) {
+        let mut outputs = outputs.chunks_mut((2 * channels).max(2));
+        for pair in pairs.chunks_exact(pair_len) {
+            let outputs = outputs.next().unwrap_or_default();
             self.store_pair(&pairs::sums(self, pair, widened), outputs, channels);
         }
     }
@@ -127,7 +129,9 @@ impl Lanes {
     fn run_one<O: Activation>(&self, pairs: &[i16], weights: &[i8], outputs: &mut [O], channels: usize) {
         let pair_len = (weights.len() / BLOCK * 2).max(2);
         let ([bias, ..], [multiplier, ..]) = (self.bias, self.multipliers);
-        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(2))) {
+        let mut outputs = outputs.chunks_mut((2 * channels).max(2));
+        for pair in pairs.chunks_exact(pair_len) {
+            let outputs = outputs.next().unwrap_or_default();
             let sums = lane::sums(pair, weights, bias);
             for (sum, output) in sums.into_iter().zip(outputs.iter_mut().step_by(channels.max(1))) {
                 self.target.store(sum, multiplier, output);
@@ -137,9 +141,9 @@ impl Lanes {
 
     /// A pair's sums.
     fn store_pair<O: Activation>(&self, sums: &[[i32; BLOCK]; 2], outputs: &mut [O], channels: usize) {
-        for (sums, outputs) in sums.iter().zip(outputs.chunks_mut(channels.max(1))) {
-            self.store(sums, outputs);
-        }
+        let ([first, second], (outputs, next)) = (sums, split_mut(outputs, channels));
+        self.store(first, outputs);
+        self.store(second, next);
     }
 
     /// One pixel's sums.
