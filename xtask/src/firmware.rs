@@ -43,9 +43,15 @@ pub(crate) fn build(board: &Board, program: &str) -> Result<Firmware> {
 /// Links a program that does all of core's work on a chip and that cannot be linked if any of it may panic. Then links it
 /// with a panic put in, which must fail, or the first proves nothing.
 pub(crate) fn prove_panic_free(board: &Board) -> Result<()> {
-    let link = |arguments: &[&str]| {
-        capture(cargo_build(board, Profile::Release)?.args(["--package", "panic-free"]).args(arguments))
-    };
+    for profile in [Profile::Release, Profile::Small] {
+        prove_panic_free_in(board, profile).with_context(|| format!("profile {}", profile.name()))?;
+    }
+    Ok(())
+}
+
+fn prove_panic_free_in(board: &Board, profile: Profile) -> Result<()> {
+    let link =
+        |arguments: &[&str]| capture(cargo_build(board, profile)?.args(["--package", "panic-free"]).args(arguments));
     link(&[])
         .context("core can panic, or the program does not build: firmware/panic-free says how to find the panic")?;
     match link(&["--features", "panic"]) {

@@ -149,6 +149,16 @@ impl<'a, I> Rows<'a, I> {
         Rows { values, row_len, first, first_slot, capacity }
     }
 
+    /// The same rows of bytes: for what does not depend on the element but by its size.
+    pub fn bytes(&self) -> Rows<'a, u8>
+    where
+        I: Activation,
+    {
+        let Rows { first, first_slot, capacity, .. } = *self;
+        let (values, row_len) = (bytemuck::cast_slice(self.values), size_of::<I>() * self.row_len);
+        Rows { values, row_len, first, first_slot, capacity }
+    }
+
     /// `len` elements of row `y` from element `at` on.
     #[inline(always)]
     pub fn part(&self, y: usize, at: usize, len: usize) -> &'a [I] {

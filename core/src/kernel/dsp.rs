@@ -60,7 +60,8 @@ impl Kernel for Dsp {
         zero_out: i32,
         destination: Destination,
     ) {
-        multiply::multiply(shape, constants, count, work, output, zero_out, destination);
+        let target = multiply::Target { size: size_of::<O>(), base: zero_out, destination };
+        multiply::multiply(shape, constants, count, work, bytemuck::cast_slice_mut(output), target);
     }
 
     fn moments<I: Activation>(values: &[I], channels: usize, first: usize, size: usize) -> Moments {

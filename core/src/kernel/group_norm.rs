@@ -165,7 +165,7 @@ fn square_root(value: u64) -> u32 {
 
 /// `floor(high * 2^32 / divisor)` for a divisor from 2^31 on and `high` up to it, in two digits of 16 bits (Knuth: *The Art
 /// of Computer Programming*, 4.3.1, algorithm D).
-fn divide(high: u32, divisor: u32) -> u64 {
+pub(super) fn divide(high: u32, divisor: u32) -> u64 {
     if high >= divisor {
         return 1 << 32;
     }

@@ -1,5 +1,6 @@
 //! Softmax of fixed-point scores, without an exponential: powers of two from a table and a shift.
 
+use super::group_norm::divide;
 use crate::quant::requantize;
 
 /// Fractional bits of a score: it counts in 1/256 of an octave.
@@ -36,7 +37,10 @@ pub(super) fn power(distance: u32) -> u32 {
 /// What turns a power into a probability: `2^47 / sum`, for [`requantize`].
 #[inline(always)]
 pub(super) fn inverse(sum: u32) -> i32 {
-    ((1u64 << 47) / u64::from(sum.max(1))).min(i32::MAX as u64) as i32
+    // Both times the power of two that the division wants.
+    let shift = sum.max(1).leading_zeros();
+    let (high, divisor) = (1u64 << (15 + shift), sum.max(1) << shift);
+    divide(high.min(divisor.into()) as u32, divisor).min(i32::MAX as u64) as i32
 }
 
 /// See [`super::Kernel::softmax`]. At most 32,768 scores, so that the sum fits an `i32`.
@@ -75,6 +79,15 @@ mod tests {
                 let exact = weight(score) / weight(largest) / sum;
                 assert!((probability as f64 / 32768.0 - exact).abs() < 4e-5, "{spread}: {probability} for {exact}");
             }
+        }
+    }
+
+    #[test]
+    fn inverse_is_the_quotient() {
+        let sums = (0..31).flat_map(|bit| (0..3).map(move |more| (1u32 << bit) + more * 0x2F1D));
+        for sum in sums.chain([0, 65535, 65536, 65537, 49 * 65535, 32768 * 65535]) {
+            let exact = ((1u64 << 47) / u64::from(sum.max(1))).min(i32::MAX as u64);
+            assert_eq!(inverse(sum) as u64, exact, "{sum}");
         }
     }
 

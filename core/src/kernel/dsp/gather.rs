@@ -20,68 +20,117 @@ pub(super) fn gather<I: Activation>(
     count: usize,
     work: &mut [i16],
 ) {
-    let (taps, width) = (shape.padded_taps(), shape.output[1].max(1));
-    let (spare, mut windows) = split_mut(work, taps * BLOCK);
-    let whole = shape.channels_in.is_multiple_of(QUAD);
-    let plain = shape.stride == 1 && shape.upsample == 1;
-    let neighbors = plain && shape.kernel == 3 && matches!(shape.channels_in, 1 | 3);
-    if whole {
-        // A line of padding lies in the spare memory.
-        let padding: &mut [I] = bytemuck::cast_slice_mut(spare);
-        padding.iter_mut().take(shape.kernel * shape.channels_in).for_each(|value| *value = I::saturate(zero_in));
+    let (taps, paired) = (shape.padded_taps(), count / 2 * 2);
+    let (spare, windows) = split_mut(work, taps * BLOCK);
+    let (pairs, last) = split_mut(windows, paired * taps);
+    if shape.channels_in.is_multiple_of(QUAD) {
+        gather_whole(shape, &Bytes { rows: rows.bytes(), size: size_of::<I>() }, zero_in, first, pairs, spare);
+    } else {
+        gather_thin(shape, rows, zero_in, first, pairs, spare);
     }
-    let (mut at, end) = (first, first + count);
-    while at + 1 < end {
-        let [a, b] = [at, at + 1].map(|at| [at / width, at % width]);
-        // Pairs of neighbors in this row, or the one pair that begins at its end.
-        let pairs = if whole || neighbors { (width - a[1]).min(end - at) / 2 } else { 1 }.max(1);
-        let Some(part) = windows.split_off_mut(..pairs * 2 * taps) else { return };
-        match shape.channels_in {
-            _ if whole => gather_pairs(shape, [a, b], rows, bytemuck::cast_slice(spare), part),
-            1 if neighbors && a[0] == b[0] => gather_neighbors::<I, 1>(shape, a, rows, zero_in, part, spare),
-            3 if neighbors && a[0] == b[0] => gather_neighbors::<I, 3>(shape, a, rows, zero_in, part, spare),
-            _ => gather_thin_pair(shape, [a, b], rows, zero_in, part, spare),
-        }
-        at += 2 * pairs;
-    }
-    if let (true, Some(words), Some(window)) = (at < end, windows.get_mut(..taps), spare.get_mut(..taps)) {
-        gather_one(shape, rows, zero_in, at, window);
+    if let (true, Some(words), Some(window)) = (paired < count, last.get_mut(..taps), spare.get_mut(..taps)) {
+        gather_one(shape, rows, zero_in, first + paired, window);
         for (&[a, b, c, d], words) in window.as_chunks::<QUAD>().0.iter().zip(words.as_chunks_mut::<QUAD>().0) {
             *words = [a, c, b, d];
         }
     }
 }
 
-/// Pairs of windows of an input with whole quads of channels, down the pairs. `places` are row and column of the first pair's
-/// pixels; more than one pair are neighbors in one row. `padding` begins with as many elements of it as a line of taps has.
-fn gather_pairs<I: Activation>(
+/// Row and column of an output pixel and of the next.
+fn places(shape: &ConvShape, first: usize) -> [[usize; 2]; 2] {
+    let width = shape.output[1].max(1);
+    [first, first + 1].map(|at| [at / width, at % width])
+}
+
+/// Rows of elements of `size` bytes.
+struct Bytes<'v> {
+    rows: Rows<'v, u8>,
+    size: usize,
+}
+
+/// Pairs of windows of an input with whole quads of channels.
+#[inline(never)]
+fn gather_whole(
     shape: &ConvShape,
-    places: [[usize; 2]; 2],
-    rows: &Rows<'_, I>,
-    padding: &[I],
-    windows: &mut [i16],
+    input: &Bytes<'_>,
+    zero_in: i32,
+    mut first: usize,
+    mut windows: &mut [i16],
+    spare: &mut [i16],
 ) {
-    let (kernel, channels) = (shape.kernel, shape.channels_in);
+    // A line of padding lies in the spare memory.
+    let padding = match input.size {
+        1 => i16::from_ne_bytes([zero_in as u8; 2]),
+        _ => zero_in as i16,
+    };
+    spare.iter_mut().take(shape.kernel * shape.channels_in * input.size / 2).for_each(|value| *value = padding);
+    let pair_len = 2 * shape.padded_taps();
+    while !windows.is_empty() {
+        let places = places(shape, first);
+        // Pairs of neighbors in this row, or the one pair that begins at its end.
+        let most = ((shape.output[1] - places[0][1]) / 2).max(1) * pair_len;
+        let (part, rest) = split_mut(windows, most.min(windows.len()));
+        first += 2 * (part.len() / pair_len.max(1));
+        gather_pairs(shape, places, input, bytemuck::cast_slice(spare), part);
+        windows = rest;
+    }
+}
+
+/// Pairs of windows of an input with a last quad that is not whole.
+fn gather_thin<I: Activation>(
+    shape: &ConvShape,
+    rows: &Rows<'_, I>,
+    zero_in: i32,
+    mut first: usize,
+    mut windows: &mut [i16],
+    spare: &mut [i16],
+) {
+    let plain = shape.kernel == 3 && shape.stride == 1 && shape.upsample == 1;
+    // Three channels are a picture, which is i16.
+    let neighbors = plain && (shape.channels_in == 1 || shape.channels_in == 3 && size_of::<I>() == 2);
+    let pair_len = 2 * shape.padded_taps();
+    while !windows.is_empty() {
+        let [a, b] = places(shape, first);
+        let pairs = if neighbors { ((shape.output[1] - a[1]) / 2).max(1) } else { 1 };
+        let (part, rest) = split_mut(windows, (pairs * pair_len).min(windows.len()));
+        match shape.channels_in {
+            1 if neighbors && a[0] == b[0] => gather_neighbors::<I, 1>(shape, a, rows, zero_in, part, spare),
+            3 if neighbors && a[0] == b[0] && size_of::<I>() == 2 => {
+                gather_neighbors::<I, 3>(shape, a, rows, zero_in, part, spare)
+            }
+            _ => gather_thin_pair(shape, first, rows, zero_in, part, spare),
+        }
+        first += 2 * (part.len() / pair_len.max(1));
+        windows = rest;
+    }
+}
+
+/// Pairs of windows of an input with whole quads of channels, down the pairs. `places` are row and column of the first pair's
+/// pixels; more than one pair are neighbors in one row. `padding` begins with as much of it as a line of taps has.
+fn gather_pairs(shape: &ConvShape, places: [[usize; 2]; 2], input: &Bytes<'_>, padding: &[u8], windows: &mut [i16]) {
+    let (kernel, pixel_len) = (shape.kernel, shape.channels_in * input.size);
     let pair_len = 2 * shape.padded_taps();
     let pairs = windows.len() / pair_len.max(1);
     let line = |row, tap| {
         let y = position(shape, row, tap, shape.input[0]).filter(|_| tap < kernel)?;
-        Some(rows.part(y, 0, shape.input[1] * channels))
+        Some(input.rows.part(y, 0, shape.input[1] * pixel_len))
     };
     let [a, b] = places;
-    let lines_a = [0, 1, 2].map(|tap| line(a[0], tap));
-    let lines_b = if a[0] == b[0] { lines_a } else { [0, 1, 2].map(|tap| line(b[0], tap)) };
     let segment = Segment {
-        lines: [0, 1, 2].map(|tap| [lines_a[tap], lines_b[tap]]),
+        lines: [0, 1, 2].map(|tap| {
+            let first = line(a[0], tap);
+            [first, if a[0] == b[0] { first } else { line(b[0], tap) }]
+        }),
         kernel,
         padding,
-        step: 2 * shape.stride / shape.upsample.max(1) * channels,
+        step: 2 * shape.stride / shape.upsample.max(1) * pixel_len,
         pair_len,
+        size: input.size,
     };
-    // The input's elements under a column of taps for pair `index`.
+    // The input's bytes under a column of taps for pair `index`.
     let column = |index, tap| {
         let at = |[_, column]: [usize; 2]| position(shape, column + 2 * index, tap, shape.input[1]);
-        places.map(|place| at(place).map(|x| x * channels))
+        places.map(|place| at(place).map(|x| x * pixel_len))
     };
     // Only the first pair and the last can reach over an edge; a pair in two rows does.
     let is_edge = |index| a[0] != b[0] || column(index, 0)[0].is_none() || column(index, kernel - 1)[1].is_none();
@@ -94,75 +143,81 @@ fn gather_pairs<I: Activation>(
         }
         if edge || shape.upsample > 1 {
             let columns = [0, 1, 2].map(|tap| column(span.start, tap));
-            segment.gather(span.len(), columns.get(..kernel).unwrap_or_default(), channels, to);
+            segment.gather(span.len(), columns.get(..kernel).unwrap_or_default(), pixel_len, to);
         } else {
-            segment.gather(span.len(), &[column(span.start, 0)], kernel * channels, to);
+            segment.gather(span.len(), &[column(span.start, 0)], kernel * pixel_len, to);
         }
     }
 }
 
 /// Where pairs of windows come from.
-struct Segment<'v, I> {
+struct Segment<'v> {
     /// Rows of the input under the taps' rows, for each pair's first pixel and its second; `None` is outside the image.
-    lines: [[Option<&'v [I]>; 2]; 3],
+    lines: [[Option<&'v [u8]>; 2]; 3],
     kernel: usize,
-    padding: &'v [I],
-    /// Input elements from pair to pair.
+    padding: &'v [u8],
+    /// Bytes from pair to pair of the input.
     step: usize,
     /// Output elements from pair to pair.
     pair_len: usize,
+    /// Bytes of an input's element.
+    size: usize,
 }
 
-impl<I: Activation> Segment<'_, I> {
-    /// `count` pairs, of which the first one's runs of `len` elements begin at `columns` of the lines: one that holds all taps
+impl Segment<'_> {
+    /// `count` pairs, of which the first one's runs of `len` bytes begin at `columns` of the lines: one that holds all taps
     /// of a line, or one for each tap.
     #[inline(never)]
     fn gather(&self, count: usize, columns: &[[Option<usize>; 2]], len: usize, windows: &mut [i16]) {
-        let mut runs = Runs::new(len / QUAD, self.pair_len, 2 * len);
+        let elements = if self.size == 1 { len } else { len / 2 };
+        let mut runs = Runs::new(elements / QUAD, self.pair_len, 2 * elements);
         let Some(padding) = self.padding.get(..len) else { return };
         if !runs.write(windows, self.kernel * columns.len(), count) {
             return;
         }
         let reach = (count - 1) * self.step + len;
-        let run = |line: Option<&[I]>, column: Option<usize>| {
+        let run = |line: Option<&[u8]>, column: Option<usize>| {
             let (line, column) = line.zip(column)?;
             (column + reach <= line.len()).then(|| line.as_ptr().wrapping_add(column))
         };
-        let (step, stay) = (gap::<I>(self.step, len), gap::<I>(0, len));
+        let (step, stay) = (self.step.wrapping_sub(len), 0usize.wrapping_sub(len));
         let places = self.lines.iter().flat_map(|line| columns.iter().map(move |column| (line, column)));
         for (to, (&[line_a, line_b], &[column_a, column_b])) in runs.lines.iter_mut().zip(places) {
             let padding = padding.as_ptr();
             *to = match (run(line_a, column_a), run(line_b, column_b)) {
-                (Some(a), Some(b)) => Line { a: a.cast(), b: b.cast(), gap: step },
-                (a, b) => Line { a: a.unwrap_or(padding).cast(), b: b.unwrap_or(padding).cast(), gap: stay },
+                (Some(a), Some(b)) => Line { a, b, gap: step },
+                (a, b) => Line { a: a.unwrap_or(padding), b: b.unwrap_or(padding), gap: stay },
             };
         }
         // SAFETY: where both pixels have a line, their runs begin and the last ones end in it, as was checked; else a pixel
         // has one run, in its line or the padding, for all pairs.
-        unsafe { runs.interleave::<I>() }
+        unsafe { runs.interleave(self.size) }
     }
 }
 
-/// A pair of windows of an input with a last quad that is not whole. `places` are row and column of its pixels.
+/// A pair of windows of an input with a last quad that is not whole.
 #[inline(never)]
 fn gather_thin_pair<I: Activation>(
     shape: &ConvShape,
-    places: [[usize; 2]; 2],
+    first: usize,
     rows: &Rows<'_, I>,
     zero_in: i32,
     windows: &mut [i16],
     spare: &mut [i16],
 ) {
-    let channels = shape.channels_in;
-    if shape.kernel == 1 && shape.stride == 1 && shape.upsample == 1 {
-        let [a, b] = places.map(|[y, x]| rows.part(y, x * channels, channels));
-        return interleave(a, b, windows);
+    if shape.kernel == 1 && shape.stride == 1 && shape.upsample == 1 && size_of::<I>() == 2 {
+        // An attention's probabilities lie there as they are wanted.
+        let pixel = |[y, x]: [usize; 2]| {
+            let pixel = rows.part(y, x * shape.channels_in, shape.channels_in);
+            bytemuck::try_cast_slice(pixel).unwrap_or_default()
+        };
+        let [a, b] = places(shape, first);
+        return interleave(pixel(a), pixel(b), windows);
     }
     let Some((a, rest)) = spare.split_at_mut_checked(shape.padded_taps()) else { return };
     let Some(b) = rest.get_mut(..shape.padded_taps()) else { return };
-    for (window, [row, column]) in [&mut *a, &mut *b].into_iter().zip(places) {
-        gather_one(shape, rows, zero_in, row * shape.output[1] + column, window);
-    }
+    gather_one(shape, rows, zero_in, first, a);
+    gather_one(shape, rows, zero_in, first + 1, b);
     interleave(a, b, windows);
 }
 
@@ -221,16 +276,16 @@ fn columns<I: Activation, const CHANNELS: usize>(
 }
 
 /// One pair with zeros to the last quad's end.
-fn interleave<I: Activation>(a: &[I], b: &[I], windows: &mut [i16]) {
+fn interleave(a: &[i16], b: &[i16], windows: &mut [i16]) {
     let quads = a.len() / QUAD;
     let mut runs = Runs::new(quads, 0, 0);
     if b.len() >= a.len() && runs.write(windows, 1, 1) {
         runs.lines[0] = Line { a: a.as_ptr().cast(), b: b.as_ptr().cast(), gap: 0 };
         // SAFETY: both inputs have the quads.
-        unsafe { runs.interleave::<I>() }
+        unsafe { runs.interleave(size_of::<i16>()) }
     }
     if let Some(words) = windows.as_chunks_mut::<{ 2 * QUAD }>().0.get_mut(quads) {
-        let last = |from: &[I], index: usize| from.get(QUAD * quads + index).map_or(0, |value| value.widen() as i16);
+        let last = |from: &[i16], index: usize| from.get(QUAD * quads + index).copied().unwrap_or(0);
         for (words, index) in words.as_chunks_mut::<QUAD>().0.iter_mut().zip(0..) {
             *words = [last(a, index), last(a, index + 2), last(b, index), last(b, index + 2)];
         }
@@ -269,18 +324,13 @@ struct Line {
     gap: usize,
 }
 
-/// Bytes from the end of a run of `len` elements to the next, which begins `step` elements behind it.
-fn gap<T>(step: usize, len: usize) -> usize {
-    size_of::<T>().wrapping_mul(step.wrapping_sub(len))
-}
-
 impl Runs {
     /// Lengths in elements of the output: from pair to pair, and from line to line.
     fn new(quads: usize, pair_len: usize, line_len: usize) -> Self {
         Runs {
             quads,
             count: 0,
-            gap: gap::<i16>(pair_len, 2 * QUAD * quads),
+            gap: size_of::<i16>().wrapping_mul(pair_len.wrapping_sub(2 * QUAD * quads)),
             pairs: ptr::null_mut(),
             line_len: size_of::<i16>() * line_len,
             lines_left: 0,
@@ -301,12 +351,12 @@ impl Runs {
 
     /// # Safety
     /// [`Runs::write`] was true, the windows are still borrowed, and in each of its lines `a` and `b` are `count` runs of
-    /// quads of `I`, `gap` apart.
-    unsafe fn interleave<I: Activation>(&mut self) {
+    /// quads of elements of `size` bytes, `gap` apart.
+    unsafe fn interleave(&mut self, size: usize) {
         // SAFETY: the caller answers for the inputs, `write` for the output, which is aligned to words as quads of pairs are;
-        // the element's size selects the function.
+        // the size selects the function.
         unsafe {
-            match size_of::<I>() {
+            match size {
                 1 => interleave_i8(self),
                 _ => interleave_i16(self),
             }

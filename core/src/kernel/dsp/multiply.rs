@@ -7,25 +7,23 @@ use crate::quant::{Activation, requantize};
 use crate::view::{I32s, part, split_mut};
 use core::arch::naked_asm;
 
-/// See [`crate::kernel::Kernel::multiply`], after [`super::gather::gather`].
-pub(super) fn multiply<O: Activation>(
+/// See [`crate::kernel::Kernel::multiply`], after [`super::gather::gather`]. `output` is the bytes of the target's elements.
+pub(super) fn multiply(
     shape: &ConvShape,
     constants: &ConvWeights<'_>,
     count: usize,
     work: &mut [i16],
-    output: &mut [O],
-    zero_out: i32,
-    destination: Destination,
+    output: &mut [u8],
+    target: Target,
 ) {
     let (taps, channels) = (shape.padded_taps(), shape.channels_out);
     let (widened, windows) = split_mut(work, taps * BLOCK);
     let (pairs, windows) = split_mut(windows, count / 2 * 2 * taps);
     let last = part(windows, 0, count % 2 * taps);
-    let (outputs, last_outputs) = split_mut(output, count / 2 * 2 * channels);
-    let target = Target { base: zero_out, destination };
+    let (outputs, last_outputs) = split_mut(output, count / 2 * 2 * channels * target.size);
     let aligned = is_aligned(constants.weights);
     if aligned && !last.is_empty() {
-        single::run(last, constants, last_outputs.as_chunks_mut().0, target);
+        single::run(last, constants, last_outputs, target);
     }
     // Whole blocks of a single pixel are done.
     let done = if aligned && pairs.is_empty() { channels / BLOCK } else { 0 };
@@ -38,7 +36,7 @@ pub(super) fn multiply<O: Activation>(
             multipliers: four(constants.multipliers),
             target,
         };
-        if let (false, Some(outputs)) = (pairs.is_empty(), outputs.get_mut(first..)) {
+        if let (false, Some(outputs)) = (pairs.is_empty(), outputs.get_mut(first * target.size..)) {
             match lanes.count {
                 0 => {}
                 1 => lanes.run_one(pairs, weights, outputs, channels),
@@ -51,7 +49,7 @@ pub(super) fn multiply<O: Activation>(
         }
         if !last.is_empty() && (lanes.count < BLOCK || !aligned) {
             let weights = if aligned { weights } else { align(weights, widened) };
-            let outputs = last_outputs.get_mut(first..).unwrap_or_default();
+            let outputs = last_outputs.get_mut(first * target.size..).unwrap_or_default();
             lanes.store(&single::sums(last, weights, &lanes.bias), outputs);
         }
     }
@@ -64,6 +62,8 @@ pub(super) fn is_aligned<T>(values: &[T]) -> bool {
 /// What is done with requantized sums.
 #[derive(Clone, Copy)]
 pub(super) struct Target {
+    /// Bytes of an element.
+    pub(super) size: usize,
     /// The output's zero point.
     pub(super) base: i32,
     pub(super) destination: Destination,
@@ -85,8 +85,8 @@ pub(super) enum Finish {
 }
 
 impl Target {
-    pub(super) fn finish<O: Activation>(&self) -> Finish {
-        match (size_of::<O>(), self.destination) {
+    pub(super) fn finish(&self) -> Finish {
+        match (self.size, self.destination) {
             (1, Destination::Overwrite) => Finish::OverwriteI8,
             (1, Destination::Accumulate) => Finish::AccumulateI8,
             (_, Destination::Overwrite) => Finish::OverwriteI16,
@@ -94,13 +94,29 @@ impl Target {
         }
     }
 
+    /// A sum, as element `index`.
     #[inline(always)]
-    fn store<O: Activation>(&self, sum: i32, multiplier: i32, output: &mut O) {
-        let base = match self.destination {
+    fn store(&self, sum: i32, multiplier: i32, outputs: &mut [u8], index: usize) {
+        let value = requantize(sum, multiplier);
+        match self.size {
+            1 => {
+                let Some(output) = outputs.get_mut(index) else { return };
+                *output = i8::saturate(self.base(*output as i8) + value) as u8;
+            }
+            _ => {
+                let Some(output) = outputs.as_chunks_mut().0.get_mut(index) else { return };
+                *output = i16::saturate(self.base(i16::from_ne_bytes(*output)) + value).to_ne_bytes();
+            }
+        }
+    }
+
+    /// What a sum is added to.
+    #[inline(always)]
+    fn base(&self, old: impl Activation) -> i32 {
+        match self.destination {
             Destination::Overwrite => self.base,
-            Destination::Accumulate => output.widen(),
-        };
-        *output = O::saturate(base + requantize(sum, multiplier));
+            Destination::Accumulate => old.widen(),
+        }
     }
 }
 
@@ -115,43 +131,49 @@ pub(super) struct Lanes {
 impl Lanes {
     /// A last block that is not whole. `outputs` begins with its first channel of the first pixel.
     #[inline(never)]
-    fn run_some<O: Activation>(&self, pairs: &[i16], widened: &[i16], outputs: &mut [O], channels: usize) {
+    fn run_some(&self, pairs: &[i16], widened: &[i16], outputs: &mut [u8], channels: usize) {
         let pair_len = (widened.len() / BLOCK * 2).max(2);
-        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(2))) {
+        let mut outputs = outputs.chunks_mut((2 * channels * self.target.size).max(1));
+        for pair in pairs.chunks_exact(pair_len) {
+            let outputs = outputs.next().unwrap_or_default();
             self.store_pair(&pairs::sums(self, pair, widened), outputs, channels);
         }
     }
 
     /// A last block of one channel, as that of a picture's brightness.
     #[inline(never)]
-    fn run_one<O: Activation>(&self, pairs: &[i16], weights: &[i8], outputs: &mut [O], channels: usize) {
+    fn run_one(&self, pairs: &[i16], weights: &[i8], outputs: &mut [u8], channels: usize) {
         let pair_len = (weights.len() / BLOCK * 2).max(2);
         let ([bias, ..], [multiplier, ..]) = (self.bias, self.multipliers);
-        for (pair, outputs) in pairs.chunks_exact(pair_len).zip(outputs.chunks_mut((2 * channels).max(2))) {
+        let mut outputs = outputs.chunks_mut((2 * channels * self.target.size).max(1));
+        for pair in pairs.chunks_exact(pair_len) {
+            let outputs = outputs.next().unwrap_or_default();
             let sums = lane::sums(pair, weights, bias);
-            for (sum, output) in sums.into_iter().zip(outputs.iter_mut().step_by(channels.max(1))) {
-                self.target.store(sum, multiplier, output);
+            for (index, sum) in sums.into_iter().enumerate() {
+                self.target.store(sum, multiplier, outputs, index * channels);
             }
         }
     }
 
     /// A pair's sums.
-    fn store_pair<O: Activation>(&self, sums: &[[i32; BLOCK]; 2], outputs: &mut [O], channels: usize) {
-        for (sums, outputs) in sums.iter().zip(outputs.chunks_mut(channels.max(1))) {
-            self.store(sums, outputs);
-        }
+    #[inline(never)]
+    fn store_pair(&self, sums: &[[i32; BLOCK]; 2], outputs: &mut [u8], channels: usize) {
+        let ([first, second], (outputs, next)) = (sums, split_mut(outputs, channels * self.target.size));
+        self.store(first, outputs);
+        self.store(second, next);
     }
 
     /// One pixel's sums.
     #[inline(never)]
-    fn store<O: Activation>(&self, sums: &[i32; BLOCK], outputs: &mut [O]) {
-        for ((output, &sum), &multiplier) in outputs.iter_mut().take(self.count).zip(sums).zip(&self.multipliers) {
-            self.target.store(sum, multiplier, output);
+    fn store(&self, sums: &[i32; BLOCK], outputs: &mut [u8]) {
+        for (index, (&sum, &multiplier)) in sums.iter().zip(&self.multipliers).take(self.count).enumerate() {
+            self.target.store(sum, multiplier, outputs, index);
         }
     }
 }
 
 /// Widens one block's weights: for each quad, the words (0, 2) of the four channels, then the words (1, 3).
+#[inline(never)]
 fn widen<'w>(weights: &[i8], widened: &'w mut [i16]) -> &'w [i16] {
     let quads = (weights.len() / (BLOCK * QUAD)).min(widened.len() / (BLOCK * QUAD));
     if quads == 0 {

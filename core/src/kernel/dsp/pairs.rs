@@ -2,18 +2,17 @@
 
 use super::multiply::{Finish, Lanes, is_aligned};
 use crate::kernel::conv::BLOCK;
-use crate::quant::Activation;
 use core::arch::naked_asm;
 
 /// A whole block for all pairs of a pass. `outputs` begins with the block's first channel of the first pixel.
-pub(super) fn run<O: Activation>(lanes: &Lanes, pairs: &[i16], widened: &[i16], outputs: &mut [O], channels: usize) {
+pub(super) fn run(lanes: &Lanes, pairs: &[i16], widened: &[i16], outputs: &mut [u8], channels: usize) {
     let pixels = pairs.len() / (widened.len() / BLOCK).max(1);
-    if pixels == 0 || outputs.len() < (pixels - 1) * channels + BLOCK {
+    if pixels == 0 || outputs.len() < ((pixels - 1) * channels + BLOCK) * lanes.target.size {
         return;
     }
-    let pixel_len = channels * size_of::<O>();
+    let pixel_len = channels * lanes.target.size;
     // SAFETY: `outputs` has four elements for each of the pixels, `channels` apart.
-    unsafe { dot(lanes, pairs, widened, lanes.target.finish::<O>(), outputs.as_mut_ptr().cast(), pixel_len) }
+    unsafe { dot(lanes, pairs, widened, lanes.target.finish(), outputs.as_mut_ptr(), pixel_len) }
 }
 
 /// The sums of one pair.

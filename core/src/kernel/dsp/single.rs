@@ -2,18 +2,13 @@
 
 use super::multiply::{Finish, Target, is_aligned};
 use crate::kernel::conv::{BLOCK, ConvWeights, QUAD};
-use crate::quant::Activation;
 use core::arch::naked_asm;
 
 /// All whole blocks of a pixel.
-pub(super) fn run<O: Activation>(
-    window: &[i16],
-    constants: &ConvWeights<'_>,
-    outputs: &mut [[O; BLOCK]],
-    target: Target,
-) {
+pub(super) fn run(window: &[i16], constants: &ConvWeights<'_>, outputs: &mut [u8], target: Target) {
+    let count = outputs.len() / (BLOCK * target.size).max(1);
     let (bias, multipliers) = (constants.bias.bytes(), constants.multipliers.bytes());
-    if bias.len().min(multipliers.len()) < size_of::<i32>() * BLOCK * outputs.len() {
+    if bias.len().min(multipliers.len()) < size_of::<i32>() * BLOCK * count {
         return;
     }
     let blocks = Blocks {
@@ -22,10 +17,10 @@ pub(super) fn run<O: Activation>(
         entry: 0,
         bias: bias.as_ptr(),
         multipliers: multipliers.as_ptr(),
-        output: outputs.as_mut_ptr().cast(),
-        count: outputs.len(),
+        output: outputs.as_mut_ptr(),
+        count,
         base: target.base,
-        finish: target.finish::<O>() as u32,
+        finish: target.finish() as u32,
     };
     // SAFETY: outputs, biases and multipliers are four for each block.
     unsafe { blocks.dot(window, constants.weights) }
