@@ -1,6 +1,6 @@
 //! Building the firmware.
 
-use crate::board::Board;
+use crate::board::{Board, QEMU_M4};
 use crate::elf::Firmware;
 use crate::places::{firmware_target_dir, root};
 use crate::process::{capture, run};
@@ -43,10 +43,17 @@ pub(crate) fn build(board: &Board, program: &str) -> Result<Firmware> {
 /// Links a program that does all of core's work on a chip and that cannot be linked if any of it may panic. Then links it
 /// with a panic put in, which must fail, or the first proves nothing.
 pub(crate) fn prove_panic_free(board: &Board) -> Result<()> {
-    // A compiler that saves code proves less: in the profile for size it leaves a panic that cannot be reached.
-    let link = |arguments: &[&str]| {
-        capture(cargo_build(board, Profile::Release)?.args(["--package", "panic-free"]).args(arguments))
-    };
+    // A compiler that saves code proves less: on the others the profile for size leaves panics that cannot be reached.
+    let small = (*board == QEMU_M4).then_some(Profile::Small);
+    for profile in [Profile::Release].into_iter().chain(small) {
+        prove_panic_free_in(board, profile).with_context(|| format!("profile {}", profile.name()))?;
+    }
+    Ok(())
+}
+
+fn prove_panic_free_in(board: &Board, profile: Profile) -> Result<()> {
+    let link =
+        |arguments: &[&str]| capture(cargo_build(board, profile)?.args(["--package", "panic-free"]).args(arguments));
     link(&[])
         .context("core can panic, or the program does not build: firmware/panic-free says how to find the panic")?;
     match link(&["--features", "panic"]) {

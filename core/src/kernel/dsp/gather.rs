@@ -39,7 +39,9 @@ pub(super) fn gather<I: Activation>(
 /// Row and column of an output pixel and of the next.
 fn places(shape: &ConvShape, first: usize) -> [[usize; 2]; 2] {
     let width = shape.output[1].max(1);
-    [first, first + 1].map(|at| [at / width, at % width])
+    // Not `map`: compiled for size it is a function that does not know that the width is not 0.
+    let place = |at| [at / width, at % width];
+    [place(first), place(first + 1)]
 }
 
 /// Rows of elements of `size` bytes.
