@@ -125,6 +125,17 @@ pub enum Destination {
     Accumulate,
 }
 
+impl Destination {
+    /// What a requantized sum is added to: the output's zero point, or its old content.
+    #[inline(always)]
+    pub(super) fn base(self, zero_out: i32, old: impl Activation) -> i32 {
+        match self {
+            Destination::Overwrite => zero_out,
+            Destination::Accumulate => old.widen(),
+        }
+    }
+}
+
 /// Rows of an input image: a whole tensor, or the last few rows of one.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a, I> {
@@ -238,10 +249,7 @@ fn finish<O: Activation>(
     zero_out: i32,
     destination: Destination,
 ) -> O {
-    let base = match destination {
-        Destination::Overwrite => zero_out,
-        Destination::Accumulate => old.widen(),
-    };
+    let base = destination.base(zero_out, old);
     O::saturate(base + requantize(constants.bias.get(channel) + sum, constants.multipliers.get(channel)))
 }
 

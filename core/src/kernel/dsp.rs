@@ -33,7 +33,6 @@ mod norm;
 mod packed;
 mod pairs;
 mod single;
-mod softmax;
 
 /// Kernels with the DSP instructions.
 #[derive(Clone, Copy, Debug)]
@@ -77,9 +76,5 @@ impl Kernel for Dsp {
         first: usize,
     ) {
         norm::normalize(values, lines, table, output, channels_out, first);
-    }
-
-    fn softmax(row: &mut [i16]) {
-        softmax::softmax(row);
     }
 }

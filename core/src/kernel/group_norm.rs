@@ -85,6 +85,17 @@ pub(super) fn normalize<I: Activation>(
     }
 }
 
+/// Pixels that [`super::Kernel::normalize`] has: those of which `values` has `channels` elements and `output` the place for
+/// them, from channel `first` of `channels_out` on. None if there is no such place.
+#[cfg(any(mote_dsp, mote_mve, mote_packed, test))]
+#[inline(always)]
+pub(super) fn pixels<I>(values: &[I], channels: usize, output: &[i8], channels_out: usize, first: usize) -> usize {
+    if channels == 0 || first + channels > channels_out {
+        return 0;
+    }
+    (values.len() / channels).min(output.len() / channels_out.max(1))
+}
+
 /// The statistics of one group, ready to be turned into a line for each of its channels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GroupScale {

@@ -7,13 +7,10 @@
 use core::arch::aarch64::*;
 
 use super::Kernel;
-use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, Rows};
+use super::conv::{ConvShape, ConvWeights, Destination, QUAD, Rows};
 use super::group_norm::{Line, TABLE_LEN};
-use super::wide::{self, Dot, LANES, PIXELS, quads};
+use super::wide::{self, Dot, LANES, PIXELS, QUAD_WEIGHTS, quads};
 use crate::quant::Activation;
-
-/// Weights of a quad: one register.
-const QUAD_WEIGHTS: usize = BLOCK * QUAD;
 
 /// Kernels with NEON.
 #[derive(Clone, Copy, Debug)]

@@ -168,10 +168,7 @@ impl<O: Activation> Group<'_, O> {
         let ConvWeights { bias, multipliers, .. } = self.constants;
         let outputs = self.output.get_mut(first..).unwrap_or_default().iter_mut().zip(sums);
         let store = |out: &mut O, sum: u32, bias: i32, multiplier: i32| {
-            let base = match self.destination {
-                Destination::Overwrite => self.zero_out,
-                Destination::Accumulate => out.widen(),
-            };
+            let base = self.destination.base(self.zero_out, *out);
             *out = saturate(base + requantize(bias + sum as i32, multiplier));
         };
         if let (Some(bias), Some(multipliers)) = (bias.aligned(), multipliers.aligned()) {

@@ -43,14 +43,19 @@ pub(super) fn inverse(sum: u32) -> i32 {
     divide(high.min(divisor.into()) as u32, divisor).min(i32::MAX as u64) as i32
 }
 
-/// See [`super::Kernel::softmax`]. At most 32,768 scores, so that the sum fits an `i32`.
+/// See [`super::Kernel::softmax`]. At most 32,768 scores, so that the sum fits an `i32`. A power takes its score's place until
+/// the sum is known; it fits 16 bits.
 pub(super) fn softmax(row: &mut [i16]) {
     let largest = row.iter().copied().max().unwrap_or(0) as i32;
-    let distance = |score: i16| (largest - score as i32) as u32;
-    let sum = row.iter().map(|&score| power(distance(score))).sum();
+    let mut sum = 0;
+    for score in row.iter_mut() {
+        let power = power((largest - *score as i32) as u32);
+        sum += power;
+        *score = power as i16;
+    }
     let inverse = inverse(sum);
     for score in row {
-        *score = requantize(power(distance(*score)) as i32, inverse) as i16;
+        *score = requantize(*score as u16 as i32, inverse) as i16;
     }
 }
 

@@ -11,6 +11,8 @@ use crate::quant::Activation;
 pub(super) const PIXELS: usize = 4;
 /// Output channels whose weights are multiplied together: two blocks.
 pub(super) const LANES: usize = 2 * BLOCK;
+/// Weights of a quad of one block.
+pub(super) const QUAD_WEIGHTS: usize = BLOCK * QUAD;
 
 /// An element of a gathered window.
 pub(super) trait WindowElement: bytemuck::Pod {
@@ -63,7 +65,7 @@ pub(super) trait Dot: Copy {
 #[inline(always)]
 pub(super) fn quads<T>(windows: [&[T]; PIXELS], weights: [&[i8]; 2]) -> usize {
     let windows = windows.iter().map(|window| window.len() / QUAD);
-    windows.chain(weights.iter().map(|weights| weights.len() / (BLOCK * QUAD))).min().unwrap_or(0)
+    windows.chain(weights.iter().map(|weights| weights.len() / QUAD_WEIGHTS)).min().unwrap_or(0)
 }
 
 /// See [`super::Kernel::gather`]: the windows one after the other, as `W`.
@@ -277,10 +279,7 @@ impl Constants {
             *sum = sum.wrapping_add(bias);
         }
         let values = dot.requantize(sums, self.multipliers);
-        let base = |old: O| match self.destination {
-            Destination::Overwrite => self.zero_out,
-            Destination::Accumulate => old.widen(),
-        };
+        let base = |old: O| self.destination.base(self.zero_out, old);
         if let Some(output) = output.first_chunk_mut::<LANES>() {
             let bases = output.map(base);
             for ((out, base), value) in output.iter_mut().zip(bases).zip(values) {

@@ -40,8 +40,10 @@ impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
         unsafe {
             match (Level::best(HIGHEST), size_of::<I>()) {
                 (Level::Definition, _) => conv::gather(shape, rows, zero_in, first, count, work),
-                (Level::AvxVnni | Level::Avx512Vnni, 1) => gather_u8(shape, rows, zero_in, first, count, work),
-                _ => gather_i16(shape, rows, zero_in, first, count, work),
+                (Level::AvxVnni | Level::Avx512Vnni, 1) => {
+                    gather_avx2::<u8, I>(shape, rows, zero_in, first, count, work)
+                }
+                _ => gather_avx2::<i16, I>(shape, rows, zero_in, first, count, work),
             }
         }
     }
@@ -105,9 +107,9 @@ impl<const HIGHEST: u8> Kernel for X86<HIGHEST> {
     }
 }
 
-/// The shared gather with AVX2 enabled, for products of i16.
+/// The shared gather with AVX2 enabled; windows hold `W`.
 #[target_feature(enable = "avx2")]
-fn gather_i16<I: Activation>(
+fn gather_avx2<W: wide::WindowElement, I: Activation>(
     shape: &ConvShape,
     rows: &Rows<'_, I>,
     zero_in: i32,
@@ -115,20 +117,7 @@ fn gather_i16<I: Activation>(
     count: usize,
     work: &mut [i16],
 ) {
-    wide::gather::<i16, I>(shape, rows, zero_in, first, count, work);
-}
-
-/// The same for products of an u8 and an i8.
-#[target_feature(enable = "avx2")]
-fn gather_u8<I: Activation>(
-    shape: &ConvShape,
-    rows: &Rows<'_, I>,
-    zero_in: i32,
-    first: usize,
-    count: usize,
-    work: &mut [i16],
-) {
-    wide::gather::<u8, I>(shape, rows, zero_in, first, count, work);
+    wide::gather::<W, I>(shape, rows, zero_in, first, count, work);
 }
 
 /// The shared multiplication with a level's instructions enabled.

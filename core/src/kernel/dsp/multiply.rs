@@ -101,21 +101,13 @@ impl Target {
         match self.size {
             1 => {
                 let Some(output) = outputs.get_mut(index) else { return };
-                *output = i8::saturate(self.base(*output as i8) + value) as u8;
+                *output = i8::saturate(self.destination.base(self.base, *output as i8) + value) as u8;
             }
             _ => {
                 let Some(output) = outputs.as_chunks_mut().0.get_mut(index) else { return };
-                *output = i16::saturate(self.base(i16::from_ne_bytes(*output)) + value).to_ne_bytes();
+                let base = self.destination.base(self.base, i16::from_ne_bytes(*output));
+                *output = i16::saturate(base + value).to_ne_bytes();
             }
-        }
-    }
-
-    /// What a sum is added to.
-    #[inline(always)]
-    fn base(&self, old: impl Activation) -> i32 {
-        match self.destination {
-            Destination::Overwrite => self.base,
-            Destination::Accumulate => old.widen(),
         }
     }
 }

@@ -57,77 +57,48 @@ impl Sums {
     }
 }
 
-/// Registers: r0 values, r1 count, r2 stride in bytes, r4 and r5 the sum, r6 and r7 the squares, r8 two ones, r9 and r10
-/// elements. Two a turn; an odd count begins in the middle.
-#[unsafe(naked)]
-unsafe extern "C" fn add_i16(values: *const i16, count: usize, stride: usize, sums: &mut Sums) {
-    macro_rules! four {
-        () => {
-            concat!(
-                "ldr r9, [r0]\n",
-                "ldr r10, [r0, #4]\n",
-                "add r0, r0, r2\n",
-                "smlald r4, r5, r9, r8\n",
-                "smlald r6, r7, r9, r9\n",
-                "smlald r4, r5, r10, r8\n",
-                "smlald r6, r7, r10, r10\n",
+/// Adds `count` times four elements, `stride` bytes apart. `$four` leaves two pairs of them in r9 and r10.
+///
+/// Registers: r0 values, r1 count, r2 stride, r4 and r5 the sum, r6 and r7 the squares, r8 two ones, r9 and r10 elements. Two
+/// fours a turn; an odd count begins in the middle.
+macro_rules! add {
+    ($name:ident, $element:ty, $four:literal) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(values: *const $element, count: usize, stride: usize, sums: &mut Sums) {
+            macro_rules! four {
+                () => {
+                    concat!(
+                        $four,
+                        "smlald r4, r5, r9, r8\n",
+                        "smlald r6, r7, r9, r9\n",
+                        "smlald r4, r5, r10, r8\n",
+                        "smlald r6, r7, r10, r10\n",
+                    )
+                };
+            }
+            naked_asm!(
+                dsp_extension!(),
+                "push {{r4, r5, r6, r7, r8, r9, r10, lr}}",
+                "ldm r3, {{r4, r5, r6, r7}}",
+                "mov r8, #0x00010001",
+                "adds r1, #1",
+                "lsrs r1, r1, #1",
+                "bcc 3f",
+                "2:",
+                four!(),
+                "3:",
+                four!(),
+                "subs r1, #1",
+                "bne 2b",
+                "stm r3, {{r4, r5, r6, r7}}",
+                "pop {{r4, r5, r6, r7, r8, r9, r10, pc}}",
             )
-        };
-    }
-    naked_asm!(
-        dsp_extension!(),
-        "push {{r4, r5, r6, r7, r8, r9, r10, lr}}",
-        "ldm r3, {{r4, r5, r6, r7}}",
-        "mov r8, #0x00010001",
-        "adds r1, #1",
-        "lsrs r1, r1, #1",
-        "bcc 3f",
-        "2:",
-        four!(),
-        "3:",
-        four!(),
-        "subs r1, #1",
-        "bne 2b",
-        "stm r3, {{r4, r5, r6, r7}}",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, pc}}",
-    )
+        }
+    };
 }
 
-/// Registers as in [`add_i16`].
-#[unsafe(naked)]
-unsafe extern "C" fn add_i8(values: *const i8, count: usize, stride: usize, sums: &mut Sums) {
-    macro_rules! four {
-        () => {
-            concat!(
-                "ldr r10, [r0]\n",
-                "add r0, r0, r2\n",
-                "sxtb16 r9, r10\n",
-                "sxtb16 r10, r10, ror #8\n",
-                "smlald r4, r5, r9, r8\n",
-                "smlald r6, r7, r9, r9\n",
-                "smlald r4, r5, r10, r8\n",
-                "smlald r6, r7, r10, r10\n",
-            )
-        };
-    }
-    naked_asm!(
-        dsp_extension!(),
-        "push {{r4, r5, r6, r7, r8, r9, r10, lr}}",
-        "ldm r3, {{r4, r5, r6, r7}}",
-        "mov r8, #0x00010001",
-        "adds r1, #1",
-        "lsrs r1, r1, #1",
-        "bcc 3f",
-        "2:",
-        four!(),
-        "3:",
-        four!(),
-        "subs r1, #1",
-        "bne 2b",
-        "stm r3, {{r4, r5, r6, r7}}",
-        "pop {{r4, r5, r6, r7, r8, r9, r10, pc}}",
-    )
-}
+add!(add_i16, i16, "ldr r9, [r0]\nldr r10, [r0, #4]\nadd r0, r0, r2\n");
+add!(add_i8, i8, "ldr r10, [r0]\nadd r0, r0, r2\nsxtb16 r9, r10\nsxtb16 r10, r10, ror #8\n");
 
 /// See [`crate::kernel::Kernel::normalize`]: down the pixels, two channels at a time.
 pub(super) fn normalize<I: Activation>(
@@ -139,9 +110,8 @@ pub(super) fn normalize<I: Activation>(
     first: usize,
 ) {
     let channels = lines.len();
-    let (channels_in, pixels_out) = (channels.max(1), output.len() / channels_out.max(1));
-    let pixels = (values.len() / channels_in).min(pixels_out);
-    if pixels == 0 || channels_out < first + channels {
+    let pixels = group_norm::pixels(values, channels, output, channels_out, first);
+    if pixels == 0 {
         return;
     }
     let (pairs, last) = lines.as_chunks::<2>();
@@ -166,7 +136,7 @@ pub(super) fn normalize<I: Activation>(
         }
     }
     if let [line] = last {
-        let source = values.iter().skip(channels - 1).step_by(channels_in);
+        let source = values.iter().skip(channels - 1).step_by(channels.max(1));
         let target = output.iter_mut().skip(first + channels - 1).step_by(channels_out.max(1));
         target.zip(source).for_each(|(to, from)| *to = table[line.index(from.widen())]);
     }

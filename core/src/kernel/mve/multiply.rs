@@ -471,6 +471,34 @@ macro_rules! end {
     };
 }
 
+/// A function's instructions; the assembly names what of a pass both functions take, and what `$only` adds to that.
+macro_rules! pass_asm {
+    ($($line:expr,)+ ; $($only:ident),+) => {
+        naked_asm!(
+            $($line,)+
+            head = const offset_of!(Pass, head) - BASE,
+            weights = const offset_of!(Pass, weights) - BASE,
+            turns = const offset_of!(Pass, turns) - BASE,
+            pixel_len = const offset_of!(Pass, pixel_len) - BASE,
+            entry = const offset_of!(Pass, entry) - BASE,
+            after_head = const offset_of!(Pass, after_head) - BASE,
+            finish = const offset_of!(Pass, finish) - BASE,
+            skip = const offset_of!(Pass, skip) - BASE,
+            kind = const offset_of!(Pass, kind) - BASE,
+            windows = const offset_of!(Pass, windows) - BASE,
+            head_len = const offset_of!(Pass, head_len) - BASE,
+            head_quads = const offset_of!(Pass, head_quads) - BASE,
+            block_rest = const offset_of!(Pass, block_rest) - BASE,
+            next_bias = const offset_of!(Pass, next_bias) - BASE,
+            source = const offset_of!(Pass, source) - BASE,
+            channels = const offset_of!(Pass, channels) - BASE,
+            output = const offset_of!(Pass, output) - BASE,
+            zero_out = const offset_of!(Pass, zero_out) - BASE,
+            $($only = const offset_of!(Pass, $only) - BASE,)+
+        )
+    };
+}
+
 /// Pairs of pixels, for all blocks.
 ///
 /// Registers: r0, r2, r4, r6 the first pixel's sums, r8, r10, r12, lr the second's; r1 weights, r3 and r5 elements, r7
@@ -479,7 +507,7 @@ macro_rules! pairs {
     ($name:ident, $element:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $name(pass: &mut Pass) {
-            naked_asm!(
+            pass_asm!(
                 mve!(),
                 begin!(),
                 "10:",
@@ -538,25 +566,7 @@ macro_rules! pairs {
                 "str.w r2, [r11, #{channels}]",
                 "bgt.w 10b",
                 end!(),
-                head = const offset_of!(Pass, head) - BASE,
-                weights = const offset_of!(Pass, weights) - BASE,
-                turns = const offset_of!(Pass, turns) - BASE,
-                pixel_len = const offset_of!(Pass, pixel_len) - BASE,
-                entry = const offset_of!(Pass, entry) - BASE,
-                after_head = const offset_of!(Pass, after_head) - BASE,
-                finish = const offset_of!(Pass, finish) - BASE,
-                skip = const offset_of!(Pass, skip) - BASE,
-                kind = const offset_of!(Pass, kind) - BASE,
-                windows = const offset_of!(Pass, windows) - BASE,
-                window_len = const offset_of!(Pass, window_len) - BASE,
-                head_len = const offset_of!(Pass, head_len) - BASE,
-                head_quads = const offset_of!(Pass, head_quads) - BASE,
-                block_rest = const offset_of!(Pass, block_rest) - BASE,
-                next_bias = const offset_of!(Pass, next_bias) - BASE,
-                source = const offset_of!(Pass, source) - BASE,
-                channels = const offset_of!(Pass, channels) - BASE,
-                output = const offset_of!(Pass, output) - BASE,
-                zero_out = const offset_of!(Pass, zero_out) - BASE,
+                ; window_len
             )
         }
     };
@@ -570,7 +580,7 @@ macro_rules! last {
     ($name:ident, $element:ident) => {
         #[unsafe(naked)]
         unsafe extern "C" fn $name(pass: &mut Pass) {
-            naked_asm!(
+            pass_asm!(
                 mve!(),
                 begin!(),
                 "10:",
@@ -649,27 +659,7 @@ macro_rules! last {
                 "cmp r2, #0",
                 "bgt.w 10b",
                 end!(),
-                head = const offset_of!(Pass, head) - BASE,
-                weights = const offset_of!(Pass, weights) - BASE,
-                turns = const offset_of!(Pass, turns) - BASE,
-                pixel_len = const offset_of!(Pass, pixel_len) - BASE,
-                entry = const offset_of!(Pass, entry) - BASE,
-                after_head = const offset_of!(Pass, after_head) - BASE,
-                finish = const offset_of!(Pass, finish) - BASE,
-                skip = const offset_of!(Pass, skip) - BASE,
-                kind = const offset_of!(Pass, kind) - BASE,
-                windows = const offset_of!(Pass, windows) - BASE,
-                head_len = const offset_of!(Pass, head_len) - BASE,
-                head_quads = const offset_of!(Pass, head_quads) - BASE,
-                block_rest = const offset_of!(Pass, block_rest) - BASE,
-                second_weights = const offset_of!(Pass, second_weights) - BASE,
-                second_head = const offset_of!(Pass, second_head) - BASE,
-                next_bias = const offset_of!(Pass, next_bias) - BASE,
-                source = const offset_of!(Pass, source) - BASE,
-                channels = const offset_of!(Pass, channels) - BASE,
-                output = const offset_of!(Pass, output) - BASE,
-                block_len = const offset_of!(Pass, block_len) - BASE,
-                zero_out = const offset_of!(Pass, zero_out) - BASE,
+                ; second_weights, second_head, block_len
             )
         }
     };

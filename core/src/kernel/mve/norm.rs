@@ -212,10 +212,10 @@ pub(super) fn normalize<I: Activation>(
     first: usize,
 ) {
     let channels = lines.len();
-    if channels == 0 || first + channels > channels_out {
+    let pixels = group_norm::pixels(values, channels, output, channels_out, first);
+    if pixels == 0 {
         return;
     }
-    let pixels = (values.len() / channels).min(output.len() / channels_out.max(1));
     let mut chunk = Chunk {
         values: values.as_ptr().cast(),
         output: output.as_mut_ptr().wrapping_add(first),

@@ -1,6 +1,6 @@
 //! Normalization channel by channel, so that a channel's line stays in registers, and sums of few bits.
 
-use crate::kernel::group_norm::{Line, Moments, TABLE_LEN};
+use crate::kernel::group_norm::{self, Line, Moments, TABLE_LEN};
 use crate::quant::Activation;
 use crate::view::part;
 
@@ -35,10 +35,10 @@ pub(super) fn normalize<I: Activation>(
     first: usize,
 ) {
     let channels = lines.len();
-    if channels == 0 || first + channels > channels_out {
+    let pixels = group_norm::pixels(values, channels, output, channels_out, first);
+    if pixels == 0 {
         return;
     }
-    let pixels = (values.len() / channels).min(output.len() / channels_out.max(1));
     for (channel, line) in lines.iter().enumerate() {
         let mut from = values.as_ptr().wrapping_add(channel);
         let mut to = output.as_mut_ptr().wrapping_add(first + channel);

@@ -46,10 +46,7 @@ pub(super) unsafe fn finish<O: Activation>(sums: &[i32], constants: &Finish<O>, 
     for &sum in sums {
         // SAFETY: the caller's.
         unsafe {
-            let base = match destination {
-                Destination::Overwrite => zero,
-                Destination::Accumulate => (*output).widen(),
-            };
+            let base = destination.base(zero, *output);
             *output = saturate(base + requantize(sum, multiplier));
             output = output.byte_add(step);
         }

@@ -8,7 +8,7 @@ use crate::kernel::softmax::{POWERS, inverse};
 use crate::quant::Activation;
 
 /// Lanes of 32 bits.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 /// Pixels after which sums of 32 bits are moved to wider ones: a lane grows by two activations a pixel.
 const PIXELS_A_SUM: usize = 1 << 14;
 
@@ -52,8 +52,19 @@ impl Table {
 
 /// The first `count` lanes, at most all.
 #[inline(always)]
-fn lanes(count: usize) -> __mmask16 {
+pub(super) fn lanes(count: usize) -> __mmask16 {
     ((1u32 << count.min(LANES)) - 1) as __mmask16
+}
+
+/// [`crate::quant::requantize`] of the even lanes, then of the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn requantize(acc: __m512i, multipliers: __m512i) -> __m512i {
+    let half = _mm512_set1_epi64(1 << 31);
+    let even = _mm512_add_epi64(_mm512_mul_epi32(acc, multipliers), half);
+    let (acc, multipliers) = (_mm512_srli_epi64::<32>(acc), _mm512_srli_epi64::<32>(multipliers));
+    let odd = _mm512_add_epi64(_mm512_mul_epi32(acc, multipliers), half);
+    _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<32>(even), odd)
 }
 
 /// The activations that `mask` names, as i16; zeros for the others, which are not read.
@@ -161,15 +172,11 @@ pub(super) fn softmax(row: &mut [i16]) {
         sum = _mm512_mask_add_epi32(sum, mask, sum, power(&table, _mm512_sub_epi32(largest, scores)));
     }
     let inverse = _mm512_set1_epi32(inverse(_mm512_reduce_add_epi32(sum) as u32));
-    let half = _mm512_set1_epi64(1 << 31);
     for row in row.chunks_mut(LANES) {
         let (scores, mask) = load_scores(row);
-        let powers = power(&table, _mm512_sub_epi32(largest, scores));
-        let even = _mm512_add_epi64(_mm512_mul_epi32(powers, inverse), half);
-        let odd = _mm512_add_epi64(_mm512_mul_epi32(_mm512_srli_epi64::<32>(powers), inverse), half);
-        let rounded = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<32>(even), odd);
+        let probabilities = requantize(power(&table, _mm512_sub_epi32(largest, scores)), inverse);
         // SAFETY: the mask leaves the slice's elements.
-        unsafe { _mm256_mask_storeu_epi16(row.as_mut_ptr(), mask, _mm512_cvtepi32_epi16(rounded)) };
+        unsafe { _mm256_mask_storeu_epi16(row.as_mut_ptr(), mask, _mm512_cvtepi32_epi16(probabilities)) };
     }
 }
 

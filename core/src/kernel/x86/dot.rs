@@ -2,11 +2,9 @@
 
 use core::arch::x86_64::*;
 
-use crate::kernel::conv::{BLOCK, QUAD};
-use crate::kernel::wide::{Dot, LANES, PIXELS, quads};
+use crate::kernel::conv::QUAD;
+use crate::kernel::wide::{Dot, LANES, PIXELS, QUAD_WEIGHTS, quads};
 
-/// Weights of a quad: one 128-bit register.
-const QUAD_WEIGHTS: usize = BLOCK * QUAD;
 /// What a window's element is more than the activation: the instructions want one factor without a sign.
 const OFFSET: i8 = i8::MIN;
 

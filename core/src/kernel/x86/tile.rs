@@ -7,15 +7,13 @@
 
 use core::arch::x86_64::*;
 
+use super::avx512::{LANES, lanes, requantize};
 use crate::kernel::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD};
+use crate::kernel::wide::QUAD_WEIGHTS;
 use crate::quant::Activation;
 
-/// Output channels of a tile.
-const LANES: usize = 16;
-/// Blocks of a tile.
+/// Blocks of a tile: its output channels are the lanes.
 const BLOCKS: usize = LANES / BLOCK;
-/// Weights of a quad.
-const QUAD_WEIGHTS: usize = BLOCK * QUAD;
 /// Every word of a window of i8 whose activations are zero: 128 is added to each, because the instruction wants a factor
 /// without a sign.
 const OFFSET: i32 = i32::from_ne_bytes([128; 4]);
@@ -47,12 +45,6 @@ pub(super) fn multiply<E: bytemuck::Pod, O: Activation>(
             _ => return,
         }
     }
-}
-
-/// The first `count` lanes, at most all.
-#[inline(always)]
-fn lanes(count: usize) -> __mmask16 {
-    ((1u32 << count.min(LANES)) - 1) as __mmask16
 }
 
 /// The windows of a pass and the weights of a tile's channels.
@@ -273,16 +265,11 @@ impl Finish {
         Finish { bias, multipliers, zero_out, destination, mask }
     }
 
-    /// Stores one pixel's channels at the beginning of `output`: [`crate::quant::requantize`] of the even lanes, then of the
-    /// odd ones.
+    /// Stores one pixel's channels at the beginning of `output`.
     #[inline]
     #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
     fn store<O: Activation>(&self, sums: __m512i, output: &mut [O]) {
-        let (sums, half) = (_mm512_add_epi32(sums, self.bias), _mm512_set1_epi64(1 << 31));
-        let odd = [sums, self.multipliers].map(|lanes| _mm512_srli_epi64::<32>(lanes));
-        let even = _mm512_add_epi64(_mm512_mul_epi32(sums, self.multipliers), half);
-        let odd = _mm512_add_epi64(_mm512_mul_epi32(odd[0], odd[1]), half);
-        let values = _mm512_mask_blend_epi32(0xAAAA, _mm512_srli_epi64::<32>(even), odd);
+        let values = requantize(_mm512_add_epi32(sums, self.bias), self.multipliers);
         let (mask, to) = (self.mask & lanes(output.len()), output.as_mut_ptr());
         // SAFETY: the mask leaves the slice's elements; the size tells i8 from i16.
         unsafe {
