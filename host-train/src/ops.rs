@@ -5,7 +5,6 @@
 //! burn-flex's own convolution gradients, and the sums over a batch have a fixed order, whatever the threads do.
 
 mod flex;
-mod kernel;
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
@@ -13,8 +12,7 @@ use burn::tensor::backend::Backend;
 use burn::tensor::module::{conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
 
-/// Added to the variance of a group.
-pub const GROUP_NORM_EPSILON: f64 = 1e-5;
+pub use mote_train_kernels::GROUP_NORM_EPSILON;
 
 /// A backend that can run and train the denoiser. The provided operations are burn's.
 pub trait DenoiserBackend: Backend {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::student;
 use crate::files;
-use crate::onnx::to_onnx;
+use crate::quantize::onnx::to_onnx;
 
 /// Writes the run's student as an ONNX network for other runtimes, quantized like the int8 model.
 #[derive(Debug, clap::Args)]

@@ -26,6 +26,7 @@ pub(super) enum BackendName {
     #[default]
     Flex,
     /// This machine's processor, slow; a second opinion
+    #[cfg(feature = "ndarray")]
     Ndarray,
     /// An Nvidia GPU
     #[cfg(feature = "cuda")]
@@ -111,6 +112,7 @@ impl Run {
     pub(super) fn on_backend(&self, what: &impl OnBackend) -> anyhow::Result<()> {
         match self.settings.backend {
             BackendName::Flex => what.run::<Autodiff<burn::backend::Flex>>(self),
+            #[cfg(feature = "ndarray")]
             BackendName::Ndarray => what.run::<Autodiff<burn::backend::NdArray>>(self),
             #[cfg(feature = "cuda")]
             BackendName::Cuda => what.run::<Autodiff<burn_cuda::Cuda>>(self),

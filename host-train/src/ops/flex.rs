@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::FlexTensor;
 
 use super::DenoiserBackend;
-use super::kernel::{conv, group_norm, upsample};
+use mote_train_kernels::{conv, group_norm, upsample};
 
 type Differentiable = Autodiff<Flex>;
 

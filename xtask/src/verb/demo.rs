@@ -50,7 +50,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
     demo.always("setup", || setup::run(&setup::Arguments { minimal: true }))?;
     demo.always("build the training program and the firmware", || {
-        training::build_mote_train()?;
+        training::build_mote_train(&[])?;
         firmware::build(&QEMU_M4, "generate").map(drop)
     })?;
     let data = [root().join("host-train/data"), root().join("host-train/presets")];

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 
 /// Runs one of mote-train's subcommands in the current folder.
 pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
-    build_mote_train()?;
+    build_mote_train(features(&arguments.arguments))?;
     let mut command = mote_train();
     command.arg(verb).args(&arguments.arguments);
     let named = |name: &str| arguments.arguments.iter().any(|word| word.to_string_lossy().starts_with(name));
@@ -37,9 +37,24 @@ pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
 ///
 /// The whole workspace is named, though one program is built: so the dependencies have the features that `cargo test
 /// --workspace` gives them, and burn is compiled once for both.
-pub(crate) fn build_mote_train() -> Result<()> {
+pub(crate) fn build_mote_train(features: &[&str]) -> Result<()> {
     let arguments = ["build", "--locked", "--workspace", "--bin", "mote-train"];
-    run_program(Command::new("cargo").current_dir(root()).args(arguments))
+    let features = features.iter().flat_map(|feature| ["--features", feature]);
+    run_program(Command::new("cargo").current_dir(root()).args(arguments).args(features))
+}
+
+/// The features of mote-train that the backend named by `arguments` needs.
+fn features(arguments: &[OsString]) -> &'static [&'static str] {
+    let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+    let backend = words.iter().enumerate().find_map(|(index, word)| match word.strip_prefix("--backend")? {
+        "" => words.get(index + 1).map(|name| name.as_ref()),
+        rest => rest.strip_prefix('='),
+    });
+    match backend {
+        Some("ndarray") => &["mote-train/ndarray"],
+        Some("cuda") => &["mote-train/cuda"],
+        _ => &[],
+    }
 }
 
 /// The compiled mote-train.

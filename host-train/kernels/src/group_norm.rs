@@ -2,41 +2,44 @@
 
 use rayon::prelude::*;
 
-use crate::ops::GROUP_NORM_EPSILON;
+use crate::GROUP_NORM_EPSILON;
 
 /// Accumulators of a sum, a vector of them.
 const LANES: usize = 16;
 
 /// Sizes of the operation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
-    pub(crate) channels: usize,
+pub struct Shape {
+    /// Channels.
+    pub channels: usize,
     /// Pixels a channel.
-    pub(crate) plane: usize,
-    pub(crate) groups: usize,
+    pub plane: usize,
+    /// Groups of all channels together.
+    pub groups: usize,
     /// Rows of gain and offset: the batch, or 1.
-    pub(crate) rows: usize,
+    pub rows: usize,
 }
 
 /// Mean and 1 / standard deviation of each image's groups, `[batch, groups]`.
-pub(crate) type Moments = Vec<(f32, f32)>;
+pub type Moments = Vec<(f32, f32)>;
 
 /// The parameters of one image or of all.
 #[derive(Clone, Copy)]
-pub(crate) struct Affine<'a> {
+pub struct Affine<'a> {
     /// `[rows, channels]`
-    pub(crate) gain: &'a [f32],
+    pub gain: &'a [f32],
     /// `[rows, channels]`
-    pub(crate) offset: &'a [f32],
+    pub offset: &'a [f32],
 }
 
 /// Gradients of the operation.
-pub(crate) struct Gradients {
-    pub(crate) x: Vec<f32>,
+pub struct Gradients {
+    /// `[batch, channels, plane]`
+    pub x: Vec<f32>,
     /// `[rows, channels]`
-    pub(crate) gain: Vec<f32>,
+    pub gain: Vec<f32>,
     /// `[rows, channels]`
-    pub(crate) offset: Vec<f32>,
+    pub offset: Vec<f32>,
 }
 
 impl Shape {
@@ -60,7 +63,7 @@ impl Shape {
 }
 
 /// The output, and the moments that [`backward`] needs.
-pub(crate) fn forward(x: &[f32], affine: Affine<'_>, shape: Shape) -> (Vec<f32>, Moments) {
+pub fn forward(x: &[f32], affine: Affine<'_>, shape: Shape) -> (Vec<f32>, Moments) {
     let mut out = vec![0.0; x.len()];
     let mut moments = vec![(0.0, 0.0); x.len() / shape.image() * shape.groups];
     out.par_chunks_mut(shape.image())
@@ -98,7 +101,7 @@ fn forward_image(x: &[f32], affine: Affine<'_>, shape: Shape, out: &mut [f32], m
 }
 
 /// Gradients from `dy`, the gradient of the output.
-pub(crate) fn backward(x: &[f32], affine: Affine<'_>, moments: &[(f32, f32)], dy: &[f32], shape: Shape) -> Gradients {
+pub fn backward(x: &[f32], affine: Affine<'_>, moments: &[(f32, f32)], dy: &[f32], shape: Shape) -> Gradients {
     let mut dx = vec![0.0; x.len()];
     // Each image's gradients of gain and offset, [batch, channels, 2].
     let mut sums = vec![0.0; x.len() / shape.plane * 2];

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 const CHUNK: usize = 64;
 
 /// Planes `[height, width]` to planes `[2 height, 2 width]`.
-pub(crate) fn forward(x: &[f32], height: usize, width: usize) -> Vec<f32> {
+pub fn forward(x: &[f32], height: usize, width: usize) -> Vec<f32> {
     let plane = height * width;
     let mut out = vec![0.0; 4 * x.len()];
     out.par_chunks_mut(CHUNK * 4 * plane).zip(x.par_chunks(CHUNK * plane)).for_each(|(out, x)| {
@@ -20,7 +20,7 @@ pub(crate) fn forward(x: &[f32], height: usize, width: usize) -> Vec<f32> {
 }
 
 /// The gradient of the input, of planes `[height, width]`: sums of 2x2.
-pub(crate) fn backward(dy: &[f32], height: usize, width: usize) -> Vec<f32> {
+pub fn backward(dy: &[f32], height: usize, width: usize) -> Vec<f32> {
     let plane = height * width;
     let mut dx = vec![0.0; dy.len() / 4];
     dx.par_chunks_mut(CHUNK * plane).zip(dy.par_chunks(CHUNK * 4 * plane)).for_each(|(dx, dy)| {

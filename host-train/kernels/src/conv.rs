@@ -16,27 +16,37 @@ const CHUNK: usize = 8;
 
 /// Sizes of a convolution with padding `kernel / 2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shape {
-    pub(crate) input: usize,
-    pub(crate) output: usize,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
+pub struct Shape {
+    /// Input channels.
+    pub input: usize,
+    /// Output channels.
+    pub output: usize,
+    /// Input pixels down.
+    pub height: usize,
+    /// Input pixels across.
+    pub width: usize,
+    /// Kernel side: 1 or 3.
+    pub kernel: usize,
+    /// 1, or 2 with kernel 3.
+    pub stride: usize,
 }
 
 /// Gradients of a convolution.
-pub(crate) struct Gradients {
+pub struct Gradients {
     /// Where [`Wanted::All`] was asked for.
-    pub(crate) x: Option<Vec<f32>>,
-    pub(crate) weight: Vec<f32>,
-    pub(crate) bias: Vec<f32>,
+    pub x: Option<Vec<f32>>,
+    /// `[output, input, kernel, kernel]`
+    pub weight: Vec<f32>,
+    /// `[output]`
+    pub bias: Vec<f32>,
 }
 
 /// Which gradients are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub enum Wanted {
+    /// Of the input, the weight and the bias.
     All,
+    /// Of the weight and the bias.
     Parameters,
 }
 
@@ -46,11 +56,13 @@ thread_local! {
 }
 
 impl Shape {
-    pub(crate) fn out_height(&self) -> usize {
+    /// Output pixels down.
+    pub fn out_height(&self) -> usize {
         self.height.div_ceil(self.stride)
     }
 
-    pub(crate) fn out_width(&self) -> usize {
+    /// Output pixels across.
+    pub fn out_width(&self) -> usize {
         self.width.div_ceil(self.stride)
     }
 
@@ -182,7 +194,7 @@ fn pack_weights(
 }
 
 /// The convolution of `x`, `[batch, in, height, width]`.
-pub(crate) fn forward(x: &[f32], weight: &[f32], bias: &[f32], shape: Shape) -> Vec<f32> {
+pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], shape: Shape) -> Vec<f32> {
     let output = shape.of_output();
     let (image_in, image_out) = (shape.input * shape.height * shape.width, shape.output * output.height * output.width);
     let mut out = vec![0.0; x.len() / image_in * image_out];
@@ -218,7 +230,7 @@ pub(crate) fn forward(x: &[f32], weight: &[f32], bias: &[f32], shape: Shape) -> 
 }
 
 /// Gradients from `dy`, the gradient of the output, `[batch, out, out_height, out_width]`.
-pub(crate) fn backward(x: &[f32], weight: &[f32], dy: &[f32], shape: Shape, wanted: Wanted) -> Gradients {
+pub fn backward(x: &[f32], weight: &[f32], dy: &[f32], shape: Shape, wanted: Wanted) -> Gradients {
     let output = shape.of_output();
     let plane_out = output.height * output.width;
     let image_in = shape.input * shape.height * shape.width;

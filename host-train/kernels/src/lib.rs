@@ -2,7 +2,10 @@
 //!
 //! Parallel over fixed chunks of images; what is summed over a batch is summed a chunk at a time, chunks in order.
 
-pub(super) mod conv;
-pub(super) mod group_norm;
+pub mod conv;
+pub mod group_norm;
 mod lanes;
-pub(super) mod upsample;
+pub mod upsample;
+
+/// Added to the variance of a group.
+pub const GROUP_NORM_EPSILON: f64 = 1e-5;

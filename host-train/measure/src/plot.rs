@@ -22,7 +22,7 @@ const GRID: Rgb888 = Rgb888::new(225, 226, 224);
 pub fn loss_curve(csv: &Path, png: &Path, title: &str) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(csv).with_context(|| format!("cannot read {}", csv.display()))?;
     let canvas = draw(&text, title).with_context(|| format!("cannot plot {}", csv.display()))?;
-    crate::files::write_atomically(png, &canvas.to_png()?)
+    mote_train_support::files::write_atomically(png, &canvas.to_png()?)
 }
 
 type Points = Vec<(f64, f64)>;

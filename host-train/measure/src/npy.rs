@@ -36,12 +36,13 @@ impl Samples {
 
     /// Reads a file.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        Self::parse(&crate::files::read(path)?).with_context(|| format!("{} is not a file of samples", path.display()))
+        Self::parse(&mote_train_support::files::read(path)?)
+            .with_context(|| format!("{} is not a file of samples", path.display()))
     }
 
     /// Writes a file; it is whole or absent.
     pub fn write(&self, path: &Path) -> anyhow::Result<()> {
-        crate::files::write_atomically(path, &self.to_bytes())
+        mote_train_support::files::write_atomically(path, &self.to_bytes())
     }
 
     fn parse(file: &[u8]) -> anyhow::Result<Self> {

@@ -11,7 +11,7 @@ pub use folder::folder;
 pub use packed::parse_packed;
 
 /// The embedded set's file; `data/fashion14.md` describes every byte and where it came from.
-pub const EMBEDDED_FILE: &[u8] = include_bytes!("../data/fashion14.bin");
+pub const EMBEDDED_FILE: &[u8] = include_bytes!("../../data/fashion14.bin");
 
 /// A class's images are numbered in order; number k is held out where `k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1`.
 pub const HELD_OUT_EVERY: usize = 5;
@@ -216,9 +216,12 @@ mod tests {
 
     #[test]
     fn embedded_set_is_the_documented_one() {
-        let page = include_str!("../data/fashion14.md");
+        let page = include_str!("../../data/fashion14.md");
         let set = embedded();
-        assert!(page.contains(&crate::files::sha256(EMBEDDED_FILE)), "hash of fashion14.bin is not in fashion14.md");
+        assert!(
+            page.contains(&mote_train_support::files::sha256(EMBEDDED_FILE)),
+            "hash of fashion14.bin is not in fashion14.md"
+        );
         assert!(page.contains(&set.sha256), "hash of the content is not in fashion14.md");
         assert_eq!((set.len(), set.height, set.width, set.channels, set.classes()), (4000, 14, 14, 1, 10));
         assert!(set.labels.iter().enumerate().all(|(index, &label)| usize::from(label) == index % 10));

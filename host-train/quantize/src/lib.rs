@@ -9,6 +9,7 @@ mod calibrate;
 mod export;
 mod fake_quant;
 mod graph;
+pub mod onnx;
 #[cfg(test)]
 pub(crate) mod random_network;
 mod run;

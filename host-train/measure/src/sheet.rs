@@ -5,7 +5,7 @@ use embedded_graphics::text::Alignment;
 
 use super::canvas::{BOLD, Canvas, FAINT, INK, TEXT};
 use super::npy::Samples;
-use crate::dataset::Split;
+use mote_dataset::Split;
 
 /// Columns shown; further classes are left out.
 const MAX_COLUMNS: usize = 16;

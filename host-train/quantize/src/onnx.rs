@@ -12,7 +12,7 @@ mod proto;
 
 use prost::Message;
 
-use crate::quantize::{Activation, Calibration, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Table, tables};
+use crate::{Activation, Calibration, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Table, tables};
 
 /// The oldest version of the intermediate representation and of the operator set that have all that is used.
 const IR_VERSION: i64 = 8;
@@ -268,8 +268,8 @@ fn text(name: &str, value: &str) -> proto::Attribute {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantize::calibrate;
-    use crate::quantize::random_network::network;
+    use crate::calibrate;
+    use crate::random_network::network;
 
     fn model() -> (Graph, proto::Graph) {
         let graph = network(1, Some(2));
