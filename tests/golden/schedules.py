@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Schedules, posterior and DDIM quantities in 50-digit decimals, from the papers' equations: the oracle of schedules.tsv.
 
-    python3 tests/golden/schedules.py > tests/golden/schedules.tsv
+    python3 tests/golden/schedules.py             # writes it; --check says whether it is up to date
 
 Python 3.11, standard library only. Timesteps count from 0.
 """
 from decimal import Decimal as D, getcontext
+from pathlib import Path
+
+from golden import write_or_check
 
 getcontext().prec = 50
 PI = D("3.14159265358979323846264338327950288419716939937510582097494")
@@ -41,9 +44,9 @@ def betas(name):
 
 
 def main():
-    print("# made by: python3 tests/golden/schedules.py (Python 3.11, 50-digit decimals), 2026-11-22")
-    print("# schedule\ttimestep\tbeta\talpha_bar\tposterior_variance\tposterior_x0\tposterior_xt\tddim_a\tddim_b\tddim_c")
-    print("# ddim: eta = 1/2 from this timestep to the one before (the data, before timestep 0), v objective")
+    lines = ["# made by: python3 tests/golden/schedules.py (Python 3.11, 50-digit decimals), 2026-11-22"]
+    lines.append("# schedule\ttimestep\tbeta\talpha_bar\tposterior_variance\tposterior_x0\tposterior_xt\tddim_a\tddim_b\tddim_c")
+    lines.append("# ddim: eta = 1/2 from this timestep to the one before (the data, before timestep 0), v objective")
     for name in ("constant", "linear", "cosine", "sigmoid", "tanh"):
         product, previous = D(1), D(1)
         for timestep, beta in enumerate(betas(name)):
@@ -55,8 +58,9 @@ def main():
             a = (1 - previous - sigma * sigma).sqrt() / (1 - product).sqrt()
             b = previous.sqrt() - a * product.sqrt()
             values = (beta, product, variance, of_x0, of_xt, a, b, sigma)
-            print(name, timestep, *(f"{v:.20e}" for v in values), sep="\t")
+            lines.append("\t".join([name, str(timestep), *(f"{v:.20e}" for v in values)]))
             previous = product
+    write_or_check(Path(__file__).with_name("schedules.tsv"), lines)
 
 
 if __name__ == "__main__":
