@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, SampleShape};
 use crate::denoiser::{UNetConfig, one};
 use crate::diffusion::DiffusionConfig;
 use crate::distill::DistillConfig;
@@ -81,7 +81,8 @@ impl Preset {
     /// The network for a data set.
     pub fn network(&self, data: &Dataset) -> UNetConfig {
         let NetworkPreset { widths, blocks, middle, groups, embedding, attention, heads } = self.network.clone();
-        let (height, width, channels, classes) = (data.height, data.width, data.channels, data.classes());
+        let SampleShape { height, width, channels } = data.shape;
+        let classes = data.classes();
         UNetConfig { height, width, channels, classes, widths, blocks, middle, groups, embedding, attention, heads }
     }
 

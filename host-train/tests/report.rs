@@ -58,7 +58,7 @@ fn toy_run(set: &Dataset) -> tempfile::TempDir {
     let at = |name: &str| dir.path().join(name);
     std::fs::write(at("model.mote"), noise_model()).unwrap();
     std::fs::write(at("manifest.json"), r#"{"seed":1,"teacher":{"steps":16,"parameters":1234567}}"#).unwrap();
-    rows_of_classes(&set.train(), SAMPLES / 10).write(&at("teacher.npy")).unwrap();
+    rows_of_classes(&set.train(), SAMPLES / 10).unwrap().write(&at("teacher.npy")).unwrap();
     draw(&noise_model(), SAMPLING_SEED, SAMPLES, |_| {}).unwrap().write(&at("chip.npy")).unwrap();
     let stats = format!(
         r#"{{"machine":"mps2-an386","samples":{SAMPLES},"seed":{SAMPLING_SEED},"instructions_per_image":98765432,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, DatasetError, HELD_OUT_EVERY};
+use super::{Dataset, DatasetError, HELD_OUT_EVERY, SampleShape, Values};
 
 /// Reads every PNG and JPEG file of every sub-folder of `path`; a sub-folder is a class and its name the class's.
 ///
@@ -38,7 +38,7 @@ pub fn folder(path: &Path, multiple: u32) -> Result<Dataset, DatasetError> {
                 Some(_) => {}
             }
             pictures.push(picture);
-            labels.push(label as u8);
+            labels.push(label as u16);
         }
     }
     let (_, (width, height)) = first.expect("every class has images");
@@ -46,7 +46,8 @@ pub fn folder(path: &Path, multiple: u32) -> Result<Dataset, DatasetError> {
     let images = pictures.iter().flat_map(|picture| pixels(picture, gray)).collect();
     let channels = if gray { 1 } else { 3 };
     let names = classes.iter().map(|class| class.file_name().unwrap_or_default().to_string_lossy().into_owned());
-    Ok(Dataset::new(images, labels, [height as usize, width as usize, channels], names.collect()))
+    let shape = SampleShape::image(height as usize, width as usize, channels);
+    Ok(Dataset::new(shape, Values::Bytes(images), labels, names.collect()))
 }
 
 /// The entries of a folder whose names do not begin with a dot, sorted by name.
@@ -113,10 +114,10 @@ mod tests {
         let dir = toy();
         std::fs::write(dir.path().join("a/notes.txt"), "not an image").unwrap();
         let set = folder(dir.path(), 2).unwrap();
-        assert_eq!((set.len(), set.height, set.width, set.channels), (10, 4, 4, 1));
+        assert_eq!((set.len(), set.shape), (10, SampleShape::image(4, 4, 1)));
         assert_eq!(set.class_names, ["a", "b"]);
         assert_eq!(set.labels, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);
-        assert!(set.image(0).iter().all(|&pixel| pixel == 0) && set.image(9).iter().all(|&pixel| pixel == 255));
+        assert!(set.image(0) == Some(&[0; 16]) && set.image(9) == Some(&[255; 16]));
         assert_eq!((set.train().len(), set.held_out().len()), (8, 2));
     }
 
@@ -125,7 +126,7 @@ mod tests {
         let dir = toy();
         image::RgbaImage::from_pixel(4, 4, image::Rgba([200, 0, 0, 0])).save(dir.path().join("b/5.png")).unwrap();
         let set = folder(dir.path(), 2).unwrap();
-        assert_eq!((set.channels, set.image(10)), (3, &[255; 48][..]));
+        assert_eq!((set.shape.channels, set.image(10)), (3, Some(&[255; 48][..])));
     }
 
     #[test]

@@ -1,46 +1,84 @@
-//! Labelled images in memory: the embedded default set, or a folder of pictures.
+//! Labelled samples in memory: images, windows of signals, rows of tables.
 
 mod folder;
 mod packed;
+mod shape;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 pub use folder::folder;
 pub use packed::parse_packed;
+pub use shape::SampleShape;
 
 /// The embedded set's file; `data/fashion14.md` describes every byte and where it came from.
 pub const EMBEDDED_FILE: &[u8] = include_bytes!("../../data/fashion14.bin");
 
-/// A class's images are numbered in order; number k is held out where `k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1`.
+/// Where nothing else divides a set, the samples of a class are numbered in order and number k is held out where `k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1`.
 pub const HELD_OUT_EVERY: usize = 5;
 
-/// Labelled images of one size.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Labelled samples of one shape.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// Pixels, 0..=255, `[n, height, width, channels]`.
-    pub images: Vec<u8>,
-    /// One class an image, each `< class_names.len()`.
-    pub labels: Vec<u8>,
-    /// Pixels down.
-    pub height: usize,
-    /// Pixels across.
-    pub width: usize,
-    /// 1 (gray) or 3 (RGB).
-    pub channels: usize,
-    /// One name a class, at most 256.
+    /// The sides of every sample.
+    pub shape: SampleShape,
+    /// The samples, `[n, height, width, channels]`.
+    pub values: Values,
+    /// One class a sample, each `< class_names.len()`.
+    pub labels: Vec<u16>,
+    /// One name a class.
     pub class_names: Vec<String>,
-    /// SHA-256 of the labels followed by the pixels, lower-case hexadecimal.
+    /// How each channel of [`Values::Floats`] is brought to about [-1, 1]; empty for [`Values::Bytes`].
+    pub channels_scale: Vec<ChannelScale>,
+    /// Whether a sample is only measured against; one a sample.
+    pub held_out: Vec<bool>,
+    /// SHA-256 of the content ([`Dataset::new`] says of which bytes), lower-case hexadecimal.
     pub sha256: String,
+    /// Where the samples come from, where that is known.
+    pub provenance: Option<Provenance>,
 }
 
-/// Some of a data set's images, by index.
+/// The numbers of all samples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Values {
+    /// Pixels, 0..=255.
+    Bytes(Vec<u8>),
+    /// Natural values (meters a second squared, euros), all finite; [`Dataset::channels_scale`] has their scale.
+    Floats(Vec<f32>),
+}
+
+/// One channel's scale: `natural = offset + scale * network`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ChannelScale {
+    /// The natural value that a network sees as 0.
+    pub offset: f32,
+    /// Natural units of 1.0 of a network's value; greater than 0.
+    pub scale: f32,
+}
+
+/// Where a data set comes from and what its licence asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provenance {
+    /// What people call it.
+    pub name: String,
+    /// SPDX name of the licence, or a short sentence.
+    pub licence: String,
+    /// Who must be named where the data, or what is made of it, is shown.
+    pub attribution: String,
+    /// Where it is described.
+    pub url: String,
+}
+
+/// Some of a data set's samples, by index.
 #[derive(Debug, Clone)]
 pub struct Split<'a> {
     /// The set the indices point into.
     pub dataset: &'a Dataset,
-    /// Image numbers in the set, ascending.
+    /// Sample numbers in the set, ascending.
     pub indices: Vec<usize>,
 }
 
@@ -102,6 +140,9 @@ pub enum DatasetError {
         /// What both must be multiples of.
         multiple: u32,
     },
+    /// Something that works on pixels was given a signal or a table.
+    #[error("this needs images of one byte a value; the data are {0} numbers a sample (height x width x channels)")]
+    NotImages(SampleShape),
     /// A packed file (`data/fashion14.md`) is damaged.
     #[error("damaged data set file: {0}")]
     Packed(&'static str),
@@ -113,18 +154,75 @@ pub fn embedded() -> Dataset {
 }
 
 impl Dataset {
-    fn new(images: Vec<u8>, labels: Vec<u8>, [height, width, channels]: [usize; 3], class_names: Vec<String>) -> Self {
-        let hash = sha2::Sha256::new().chain_update(&labels).chain_update(&images).finalize();
-        let sha256 = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { images, labels, height, width, channels, class_names, sha256 }
+    /// A set whose every fifth sample of a class is held out.
+    ///
+    /// [`Self::sha256`] is that of: the labels, a byte each where there are at most 256 classes and else two; the values,
+    /// a byte or four each; the channel scales, offset and scale of each; and where the split is another than this one,
+    /// a byte 0 or 1 a sample. All little-endian.
+    ///
+    /// # Panics
+    /// If the lengths of `values` and `labels` do not fit, or a label has no name.
+    pub fn new(shape: SampleShape, values: Values, labels: Vec<u16>, class_names: Vec<String>) -> Self {
+        let length = match &values {
+            Values::Bytes(bytes) => bytes.len(),
+            Values::Floats(floats) => floats.len(),
+        };
+        assert_eq!(length, labels.len() * shape.len(), "{} labels for {length} values of {shape} each", labels.len());
+        assert!(labels.iter().all(|&label| usize::from(label) < class_names.len()), "a label has no class name");
+        let held_out = every_fifth(&labels);
+        let (channels_scale, sha256, provenance) = (Vec::new(), String::new(), None);
+        let set = Self { shape, values, labels, class_names, channels_scale, held_out, sha256, provenance };
+        Self { sha256: set.hash(), ..set }
     }
 
-    /// Number of images.
+    /// The same with another split: `held_out` says it of each sample.
+    #[must_use]
+    pub fn with_held_out(mut self, held_out: Vec<bool>) -> Self {
+        assert_eq!(held_out.len(), self.len(), "one flag a sample");
+        self.held_out = held_out;
+        Self { sha256: self.hash(), ..self }
+    }
+
+    /// The same with the scale of each channel.
+    #[must_use]
+    pub fn with_scale(mut self, channels_scale: Vec<ChannelScale>) -> Self {
+        assert_eq!(channels_scale.len(), self.shape.channels, "one scale a channel");
+        self.channels_scale = channels_scale;
+        Self { sha256: self.hash(), ..self }
+    }
+
+    /// The same, with where it comes from.
+    #[must_use]
+    pub fn with_provenance(self, provenance: Provenance) -> Self {
+        Self { provenance: Some(provenance), ..self }
+    }
+
+    fn hash(&self) -> String {
+        let mut hash = sha2::Sha256::new();
+        for &label in &self.labels {
+            let bytes = label.to_le_bytes();
+            hash.update(if self.classes() <= 256 { &bytes[..1] } else { &bytes });
+        }
+        match &self.values {
+            Values::Bytes(bytes) => hash.update(bytes),
+            Values::Floats(floats) => floats.iter().for_each(|value| hash.update(value.to_le_bytes())),
+        }
+        for ChannelScale { offset, scale } in &self.channels_scale {
+            hash.update(offset.to_le_bytes());
+            hash.update(scale.to_le_bytes());
+        }
+        if self.held_out != every_fifth(&self.labels) {
+            self.held_out.iter().for_each(|&held_out| hash.update([u8::from(held_out)]));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are no images; never so for a loaded set.
+    /// Whether there are no samples; never so for a loaded set.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -134,69 +232,115 @@ impl Dataset {
         self.class_names.len()
     }
 
-    /// Bytes an image: height x width x channels.
-    pub fn image_len(&self) -> usize {
-        self.height * self.width * self.channels
+    /// What a network sees of sample `index`: [`SampleShape::len`] numbers of about [-1, 1], `[height, width, channels]`.
+    pub fn units(&self, index: usize) -> impl Iterator<Item = f32> + '_ {
+        let range = self.range(index);
+        range.map(|at| match &self.values {
+            Values::Bytes(bytes) => to_unit(bytes[at]),
+            Values::Floats(floats) => match self.channels_scale.get(at % self.shape.channels) {
+                Some(scale) => scale.to_unit(floats[at]),
+                None => floats[at],
+            },
+        })
     }
 
-    /// Pixels of image `index`, `[height, width, channels]`.
-    pub fn image(&self, index: usize) -> &[u8] {
-        &self.images[index * self.image_len()..][..self.image_len()]
-    }
-
-    /// The four fifths of each class that train.
-    pub fn train(&self) -> Split<'_> {
-        self.split(|number| number % HELD_OUT_EVERY != HELD_OUT_EVERY - 1)
-    }
-
-    /// The fifth of each class that is only measured against.
-    pub fn held_out(&self) -> Split<'_> {
-        self.split(|number| number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1)
-    }
-
-    /// The images whose number within their class `keep` accepts.
-    fn split(&self, keep: impl Fn(usize) -> bool) -> Split<'_> {
-        let mut seen = vec![0; self.classes()];
-        let mut indices = Vec::new();
-        for (index, &label) in self.labels.iter().enumerate() {
-            if keep(seen[usize::from(label)]) {
-                indices.push(index);
-            }
-            seen[usize::from(label)] += 1;
+    /// Pixels of image `index`, `[height, width, channels]`; `None` where the values are not bytes.
+    pub fn image(&self, index: usize) -> Option<&[u8]> {
+        match &self.values {
+            Values::Bytes(bytes) => Some(&bytes[self.range(index)]),
+            Values::Floats(_) => None,
         }
-        Split { dataset: self, indices }
+    }
+
+    /// Natural values of sample `index`, `[height, width, channels]`; `None` where the values are bytes.
+    pub fn natural(&self, index: usize) -> Option<&[f32]> {
+        match &self.values {
+            Values::Bytes(_) => None,
+            Values::Floats(floats) => Some(&floats[self.range(index)]),
+        }
+    }
+
+    fn range(&self, index: usize) -> std::ops::Range<usize> {
+        index * self.shape.len()..(index + 1) * self.shape.len()
+    }
+
+    /// The samples that train.
+    pub fn train(&self) -> Split<'_> {
+        self.split(false)
+    }
+
+    /// The samples that are only measured against.
+    pub fn held_out(&self) -> Split<'_> {
+        self.split(true)
+    }
+
+    fn split(&self, held_out: bool) -> Split<'_> {
+        Split { dataset: self, indices: (0..self.len()).filter(|&index| self.held_out[index] == held_out).collect() }
     }
 }
 
+/// Holds out number k of each class where `k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1`.
+fn every_fifth(labels: &[u16]) -> Vec<bool> {
+    let mut seen = HashMap::new();
+    let number = |label| {
+        let seen = seen.entry(label).or_insert(0);
+        *seen += 1;
+        *seen - 1
+    };
+    labels.iter().map(number).map(|number| number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1).collect()
+}
+
 impl<'a> Split<'a> {
-    /// Number of images.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.indices.len()
     }
 
-    /// Whether there are no images.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
     }
 
-    /// Pixels of the split's image `index`, `[height, width, channels]`.
-    pub fn image(&self, index: usize) -> &'a [u8] {
+    /// What a network sees of the split's sample `index`, `[height, width, channels]`, about [-1, 1].
+    pub fn units(&self, index: usize) -> impl Iterator<Item = f32> + 'a {
+        self.dataset.units(self.indices[index])
+    }
+
+    /// Pixels of the split's image `index`, `[height, width, channels]`; `None` where the values are not bytes.
+    pub fn image(&self, index: usize) -> Option<&'a [u8]> {
         self.dataset.image(self.indices[index])
     }
 
-    /// Class of the split's image `index`.
-    pub fn label(&self, index: usize) -> u8 {
+    /// Class of the split's sample `index`.
+    pub fn label(&self, index: usize) -> u16 {
         self.dataset.labels[self.indices[index]]
     }
 
     /// All pixels, `[len, height, width, channels]`.
-    pub fn pixels(&self) -> Vec<u8> {
-        self.indices.iter().flat_map(|&index| self.dataset.image(index)).copied().collect()
+    ///
+    /// # Errors
+    /// [`DatasetError::NotImages`] where the values are not bytes.
+    pub fn pixels(&self) -> Result<Vec<u8>, DatasetError> {
+        let images = self.indices.iter().map(|&index| self.dataset.image(index));
+        let images: Option<Vec<&[u8]>> = images.collect();
+        Ok(images.ok_or(DatasetError::NotImages(self.dataset.shape))?.concat())
     }
 
-    /// All classes, one an image.
-    pub fn labels(&self) -> Vec<u8> {
+    /// All classes, one a sample.
+    pub fn labels(&self) -> Vec<u16> {
         self.indices.iter().map(|&index| self.dataset.labels[index]).collect()
+    }
+}
+
+impl ChannelScale {
+    /// The network's value for a natural one.
+    pub fn to_unit(self, natural: f32) -> f32 {
+        (natural - self.offset) / self.scale
+    }
+
+    /// The natural value for a network's.
+    pub fn to_natural(self, unit: f32) -> f32 {
+        self.offset + self.scale * unit
     }
 }
 
@@ -223,9 +367,9 @@ mod tests {
             "hash of fashion14.bin is not in fashion14.md"
         );
         assert!(page.contains(&set.sha256), "hash of the content is not in fashion14.md");
-        assert_eq!((set.len(), set.height, set.width, set.channels, set.classes()), (4000, 14, 14, 1, 10));
+        assert_eq!((set.len(), set.shape, set.classes()), (4000, SampleShape::image(14, 14, 1), 10));
         assert!(set.labels.iter().enumerate().all(|(index, &label)| usize::from(label) == index % 10));
-        assert!(set.images.iter().all(|pixel| pixel % 17 == 0));
+        assert!(set.train().pixels().unwrap().iter().all(|pixel| pixel % 17 == 0));
     }
 
     #[test]
@@ -241,6 +385,37 @@ mod tests {
         let mut all = [train.indices, held_out.indices].concat();
         all.sort_unstable();
         assert_eq!(all, (0..4000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_given_split_is_kept_and_changes_the_hash() {
+        let set = |labels| {
+            let names = vec!["a".to_owned(), "b".to_owned()];
+            Dataset::new(SampleShape::image(2, 1, 1), Values::Bytes((0..12).collect()), labels, names)
+        };
+        let plain = set(vec![0, 0, 0, 0, 0, 1]);
+        assert_eq!(plain.held_out().indices, [4]);
+        let given = plain.clone().with_held_out(vec![true, false, false, false, false, true]);
+        assert_eq!((given.held_out().indices, given.train().labels()), (vec![0, 5], vec![0; 4]));
+        assert_ne!(given.sha256, plain.sha256);
+        assert_ne!(set(vec![0, 0, 0, 0, 1, 1]).sha256, plain.sha256);
+        assert_eq!(given.with_held_out(plain.held_out.clone()), plain);
+    }
+
+    #[test]
+    fn floats_are_scaled_by_channel_and_have_no_pixels() {
+        let floats = vec![10.0, 1.0, 20.0, 2.0, 30.0, 3.0, 40.0, 4.0];
+        let set = Dataset::new(SampleShape::signal(2, 2), Values::Floats(floats), vec![0; 2], vec!["all".to_owned()]);
+        let unscaled = set.sha256.clone();
+        let set =
+            set.with_scale([(20.0, 10.0), (0.0, 2.0)].map(|(offset, scale)| ChannelScale { offset, scale }).to_vec());
+        assert_eq!(set.units(1).collect::<Vec<_>>(), [1.0, 1.5, 2.0, 2.0]);
+        assert_eq!(set.natural(1), Some(&[30.0, 3.0, 40.0, 4.0][..]));
+        assert_eq!(set.channels_scale[0].to_natural(2.0), 40.0);
+        assert_eq!(set.image(0), None);
+        let error = set.train().pixels().unwrap_err().to_string();
+        assert!(error.contains("needs images") && error.contains("1x2x2"), "{error}");
+        assert_ne!(set.sha256, unscaled);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::{Dataset, DatasetError};
+use super::{Dataset, DatasetError, SampleShape, Values};
 
 const MAGIC: &[u8] = b"MOTEDATA";
 const VERSION: u16 = 1;
@@ -54,7 +54,9 @@ pub fn parse_packed(file: &[u8]) -> Result<Dataset, DatasetError> {
     }
     let mut images: Vec<u8> = nibbles.iter().flat_map(|pair| [17 * (pair >> 4), 17 * (pair & 15)]).collect();
     images.truncate(values as usize);
-    Ok(Dataset::new(images, content, shape, class_names))
+    let [height, width, channels] = shape;
+    let labels = content.into_iter().map(u16::from).collect();
+    Ok(Dataset::new(SampleShape { height, width, channels }, Values::Bytes(images), labels, class_names))
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Result<&'a [u8], DatasetError> {
@@ -88,7 +90,8 @@ mod tests {
                 let mut file = EMBEDDED_FILE.to_vec();
                 file[at] ^= flip;
                 if let Ok(set) = parse_packed(&file) {
-                    assert_eq!(set.images.len(), set.len() * set.image_len());
+                    let length = set.len() * set.shape.len();
+                    assert!(matches!(set.values, Values::Bytes(bytes) if bytes.len() == length));
                 }
             }
         }

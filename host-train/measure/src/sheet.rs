@@ -5,7 +5,7 @@ use embedded_graphics::text::Alignment;
 
 use super::canvas::{BOLD, Canvas, FAINT, INK, TEXT};
 use super::npy::Samples;
-use mote_dataset::Split;
+use mote_dataset::{DatasetError, SampleShape, Split};
 
 /// Columns shown; further classes are left out.
 const MAX_COLUMNS: usize = 16;
@@ -81,14 +81,19 @@ pub fn sheet(class_names: &[String], sections: &[Section<'_>], rows: usize, foot
 }
 
 /// Up to `rows` images of every class of a split, in order: image i has class `i % classes`.
-pub fn rows_of_classes(split: &Split<'_>, rows: usize) -> Samples {
+///
+/// # Errors
+/// If the split is not of images.
+pub fn rows_of_classes(split: &Split<'_>, rows: usize) -> Result<Samples, DatasetError> {
     let set = split.dataset;
     let mut by_class = vec![Vec::new(); set.classes()];
     for index in 0..split.len() {
-        by_class[usize::from(split.label(index))].push(split.image(index));
+        let image = split.image(index).ok_or(DatasetError::NotImages(set.shape))?;
+        by_class[usize::from(split.label(index))].push(image);
     }
     let rows = by_class.iter().map(Vec::len).min().unwrap_or(0).min(rows);
     let pixels: Vec<u8> =
         (0..rows).flat_map(|row| by_class.iter().flat_map(move |images| images[row])).copied().collect();
-    Samples { pixels, shape: [rows * set.classes(), set.height, set.width, set.channels] }
+    let SampleShape { height, width, channels } = set.shape;
+    Ok(Samples { pixels, shape: [rows * set.classes(), height, width, channels] })
 }

@@ -55,7 +55,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         .into());
     }
     let split = set.held_out();
-    let assessment = judge.assess(&split.pixels());
+    let assessment = judge.assess(&split.pixels()?);
     println!("judge    {} bytes, sha256 {}", file.len(), files::sha256(&file));
     println!("data     sha256 {}", set.sha256);
     println!("accuracy {:.2} % of {} held-out images", 100.0 * assessment.accuracy(split.labels()), split.len());

@@ -16,7 +16,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::frechet::Features;
-use crate::dataset::{Dataset, to_unit};
+use crate::dataset::{Dataset, SampleShape, to_unit};
 
 pub use file::JudgeError;
 pub use train::Recipe;
@@ -49,7 +49,7 @@ pub struct Shape {
 impl Shape {
     /// The shape of a data set.
     pub fn of(dataset: &Dataset) -> Self {
-        let &Dataset { height, width, channels, .. } = dataset;
+        let SampleShape { height, width, channels } = dataset.shape;
         Self { height, width, channels, classes: dataset.classes() }
     }
 
@@ -72,12 +72,12 @@ pub struct Assessment {
     /// `[n, FEATURES]`: the layer before the logits, after SiLU.
     pub features: Features,
     /// The class with the greatest logit, one an image.
-    pub classes: Vec<u8>,
+    pub classes: Vec<u16>,
 }
 
 impl Assessment {
     /// The fraction of images whose judged class is the wanted one, 0 to 1.
-    pub fn accuracy(&self, wanted: impl IntoIterator<Item = u8>) -> f64 {
+    pub fn accuracy(&self, wanted: impl IntoIterator<Item = u16>) -> f64 {
         let right = self.classes.iter().zip(wanted).filter(|(found, wanted)| *found == wanted).count();
         right as f64 / self.classes.len() as f64
     }
@@ -110,9 +110,9 @@ impl Judge {
 }
 
 /// The index of the greatest value, the first of equals.
-fn greatest(values: &[f32]) -> u8 {
+fn greatest(values: &[f32]) -> u16 {
     let best = (0..values.len()).reduce(|best, index| if values[index] > values[best] { index } else { best });
-    best.unwrap_or(0) as u8
+    best.unwrap_or(0) as u16
 }
 
 /// NHWC floats as a NCHW tensor.
@@ -166,7 +166,7 @@ impl<B: Backend> Net<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::embedded;
+    use crate::dataset::{Values, embedded};
 
     #[test]
     fn the_embedded_judge_is_the_documented_one_and_is_right_on_held_out_images() {
@@ -174,7 +174,7 @@ mod tests {
         assert!(page.contains(&crate::files::sha256(EMBEDDED_FILE)), "its hash is not in fashion14-judge.md");
         let set = embedded();
         let held_out = set.held_out();
-        let accuracy = Judge::embedded().assess(&held_out.pixels()).accuracy(held_out.labels());
+        let accuracy = Judge::embedded().assess(&held_out.pixels().unwrap()).accuracy(held_out.labels());
         assert!(accuracy >= 0.8, "{accuracy}");
         assert!(page.contains(&format!("{:.2} %", 100.0 * accuracy)), "{accuracy} is not in fashion14-judge.md");
     }
@@ -200,19 +200,14 @@ mod tests {
     #[test]
     fn a_small_judge_learns_black_from_white() {
         let image = |index: usize| [if index.is_multiple_of(2) { 10 } else { 240 }; 16];
-        let set = Dataset {
-            images: (0..40).flat_map(image).collect(),
-            labels: (0..40).map(|index| index % 2).collect(),
-            height: 4,
-            width: 4,
-            channels: 1,
-            class_names: vec!["black".to_owned(), "white".to_owned()],
-            sha256: String::new(),
-        };
+        let pixels: Vec<u8> = (0..40).flat_map(image).collect();
+        let labels: Vec<u16> = (0..40).map(|index| index % 2).collect();
+        let names = vec!["black".to_owned(), "white".to_owned()];
+        let set = Dataset::new(SampleShape::image(4, 4, 1), Values::Bytes(pixels.clone()), labels.clone(), names);
         let recipe = Recipe { epochs: 15, batch: 8, max_shift: 0, ..Recipe::default() };
         let mut losses = Vec::new();
         let judge = Judge::train(&set.train(), &recipe, |_, loss| losses.push(loss));
         assert!(losses[14] < losses[0], "{losses:?}");
-        assert_eq!(judge.assess(&set.images).accuracy(set.labels.iter().copied()), 1.0);
+        assert_eq!(judge.assess(&pixels).accuracy(labels), 1.0);
     }
 }

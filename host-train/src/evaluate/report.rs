@@ -132,7 +132,7 @@ pub fn report(inputs: &Inputs<'_>, scorer: &Scorer, progress: impl Fn(usize, usi
         compare(samples, stats, &host)?;
     }
 
-    let held_out = rows_of_classes(&inputs.dataset.held_out(), SHEET_ROWS);
+    let held_out = rows_of_classes(&inputs.dataset.held_out(), SHEET_ROWS)?;
     let mut entries = vec![(Column::real(scorer, n), &held_out)];
     for (name, stage, samples) in
         [("float teacher", &manifest.teacher, &teacher), ("float student", &manifest.student, &student)]

@@ -59,14 +59,14 @@ impl Scorer {
             "the judge is for {judged:?}, the data is {wanted:?}; train one with `mote-train judge --train --data DIR`"
         );
         let (train, held_out) = (dataset.train(), dataset.held_out());
-        let assessed = judge.assess(&held_out.pixels());
+        let assessed = judge.assess(&held_out.pixels()?);
         let mut train_classes = vec![Vec::new(); dataset.classes()];
         (0..train.len()).for_each(|index| train_classes[usize::from(train.label(index))].push(index));
         Ok(Self {
             held_out: Gaussian::fit(&assessed.features),
             held_out_accuracy: assessed.accuracy(held_out.labels()),
             held_out_len: held_out.len(),
-            train: judge.assess(&train.pixels()).features,
+            train: judge.assess(&train.pixels()?).features,
             train_classes,
             judge,
         })
@@ -87,7 +87,7 @@ impl Scorer {
         Score {
             n: assessed.classes.len(),
             frechet: distance(&Gaussian::fit(&assessed.features), &self.held_out),
-            accuracy: assessed.accuracy((0..).map(|index: usize| (index % classes) as u8)),
+            accuracy: assessed.accuracy((0..).map(|index: usize| (index % classes) as u16)),
         }
     }
 

@@ -7,7 +7,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::OptimizerConfig;
-use crate::dataset::{Split, to_unit};
+use crate::dataset::Split;
 use crate::denoiser::{Condition, UNet, UNetConfig};
 use crate::diffusion::{Diffusion, Weighting, from_pixels, per_image};
 use crate::ops::DenoiserBackend;
@@ -94,18 +94,18 @@ impl<B: Backend> Batch<B> {
         random: &mut StepRandom,
         device: &B::Device,
     ) -> Self {
-        let mut values = Vec::with_capacity(batch * split.dataset.image_len());
+        let mut values = Vec::with_capacity(batch * split.dataset.shape.len());
         let mut labels = Vec::with_capacity(batch);
         for _ in 0..batch {
             let index = random.below(split.len());
             labels.push(usize::from(split.label(index)));
-            let image = split.image(index);
             if augment == Augment::Mirror && random.unit() < 0.5 {
+                let image: Vec<f32> = split.units(index).collect();
                 for row in image.chunks_exact(config.width * config.channels) {
-                    values.extend(row.rchunks_exact(config.channels).flatten().map(|&pixel| to_unit(pixel)));
+                    values.extend(row.rchunks_exact(config.channels).flatten());
                 }
             } else {
-                values.extend(image.iter().map(|&pixel| to_unit(pixel)));
+                values.extend(split.units(index));
             }
         }
         Self { images: from_pixels(values, config, device), labels }

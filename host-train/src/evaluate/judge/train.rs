@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64;
 
 use super::{Flex, Judge, Net, Shape, images};
-use crate::dataset::{Split, to_unit};
+use crate::dataset::Split;
 
 type Train = Autodiff<Flex>;
 
@@ -67,9 +67,11 @@ impl Judge {
             order.shuffle(&mut rng);
             let mut total = 0.0;
             for batch in order.chunks_exact(recipe.batch) {
-                let pixels =
-                    batch.iter().flat_map(|&index| augment(split.image(index), shape, recipe.max_shift, &mut rng));
-                let logits = net.logits(images(pixels.collect(), shape, &device));
+                let values = batch.iter().flat_map(|&index| {
+                    let image: Vec<f32> = split.units(index).collect();
+                    augment(&image, shape, recipe.max_shift, &mut rng)
+                });
+                let logits = net.logits(images(values.collect(), shape, &device));
                 let targets =
                     smooth_targets(batch.iter().map(|&index| split.label(index)), shape, recipe.label_smoothing);
                 let loss = (log_softmax(logits, 1) * targets).sum_dim(1).mean().neg();
@@ -86,8 +88,8 @@ impl Judge {
     }
 }
 
-/// The image as floats in [-1, 1], mirrored half the time and shifted by up to `max_shift`, black where nothing is left.
-fn augment(image: &[u8], shape: Shape, max_shift: i32, rng: &mut Pcg64) -> Vec<f32> {
+/// The image, in [-1, 1], mirrored half the time and shifted by up to `max_shift`, black where nothing is left.
+fn augment(image: &[f32], shape: Shape, max_shift: i32, rng: &mut Pcg64) -> Vec<f32> {
     let mirrored = rng.random_range(0..2) == 1;
     let [down, across] = [0; 2].map(|_: i32| rng.random_range(-max_shift..=max_shift));
     let (height, width) = (shape.height as i32, shape.width as i32);
@@ -99,7 +101,7 @@ fn augment(image: &[u8], shape: Shape, max_shift: i32, rng: &mut Pcg64) -> Vec<f
             for channel in 0..shape.channels {
                 let inside = (0..height).contains(&y) && (0..width).contains(&x);
                 let at = (y * width + x) as isize * shape.channels as isize + channel as isize;
-                out.push(if inside { to_unit(image[at as usize]) } else { -1.0 });
+                out.push(if inside { image[at as usize] } else { -1.0 });
             }
         }
     }
@@ -107,7 +109,7 @@ fn augment(image: &[u8], shape: Shape, max_shift: i32, rng: &mut Pcg64) -> Vec<f
 }
 
 /// `[n, classes]`: `1 - smoothing` on the label and `smoothing / classes` everywhere.
-fn smooth_targets(labels: impl Iterator<Item = u8>, shape: Shape, smoothing: f32) -> Tensor<Train, 2> {
+fn smooth_targets(labels: impl Iterator<Item = u16>, shape: Shape, smoothing: f32) -> Tensor<Train, 2> {
     let classes = shape.classes;
     let even = smoothing / classes as f32;
     let rows: Vec<f32> = labels
