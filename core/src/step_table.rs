@@ -80,7 +80,7 @@ pub enum Variance {
 }
 
 /// One row in f64.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StepRow {
     /// The state's factor in `x0`.
     pub p: f64,
@@ -185,19 +185,6 @@ pub fn trailing_timestep(row: usize, rows: usize, timesteps: usize) -> usize {
     ((2 * timesteps * (rows - row) + rows) / (2 * rows)).saturating_sub(1)
 }
 
-/// Fills `table` with a whole reverse process over `alpha_bars`: trailing timesteps, ending at the data.
-pub fn fill_table(objective: Objective, variance: Variance, alpha_bars: &[f64], table: &mut [StepRow]) {
-    let rows = table.len();
-    for (row, slot) in table.iter_mut().enumerate() {
-        let timestep = trailing_timestep(row, rows, alpha_bars.len());
-        let next = match row + 1 {
-            last if last == rows => 1.0,
-            next => alpha_bars[trailing_timestep(next, rows, alpha_bars.len())],
-        };
-        *slot = StepRow::new(objective, variance, timestep as u32, alpha_bars[timestep], next);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,9 +192,6 @@ mod tests {
 
     const OBJECTIVES: [Objective; 5] =
         [Objective::Epsilon, Objective::X0, Objective::V, Objective::Score, Objective::Velocity];
-
-    const EMPTY: StepRow =
-        StepRow { p: 0.0, q: 0.0, a: 0.0, b: 0.0, b_prev: 0.0, c: 0.0, signal: 0.0, noise: 0.0, timestep: 0 };
 
     #[test]
     fn every_objective_recovers_the_data() {
@@ -268,11 +252,13 @@ mod tests {
 
     /// For data from N(0, s^2) the exact denoiser is linear, so the whole sampler is a product of row factors.
     fn final_deviation(variance: Variance, rows: usize) -> f64 {
-        let (mut betas, mut alpha_bars, mut table) = ([0.0; 1000], [0.0; 1000], [EMPTY; 1000]);
+        let (mut betas, mut alpha_bars) = ([0.0; 1000], [0.0; 1000]);
         Schedule::Cosine { offset: 0.008 }.fill_betas(&mut betas).unwrap();
         fill_alpha_bars(&betas, &mut alpha_bars);
-        let table = &mut table[..rows];
-        fill_table(Objective::X0, variance, &alpha_bars, table);
+        let (mut levels, mut table) = ([Level::default(); 1000], [StepRow::default(); 1000]);
+        let (levels, table) = (&mut levels[..rows], &mut table[..rows]);
+        Spacing::Trailing.fill(&alpha_bars, levels);
+        Method::Direct(variance).fill(Objective::X0, levels, table);
         let data_variance = 0.25;
         let mut state_variance = 1.0;
         for row in table {
@@ -296,10 +282,10 @@ mod tests {
 
     #[test]
     fn coefficients_round_or_are_refused() {
-        let row = StepRow { p: 0.5, q: -1.0, ..EMPTY };
+        let row = StepRow { p: 0.5, q: -1.0, ..StepRow::default() };
         let fixed = row.quantize().unwrap();
         assert_eq!([fixed.p, fixed.q], [1 << 19, -(1 << 20)]);
-        let refused = StepRow { p: 2048.0, timestep: 7, ..EMPTY }.quantize();
+        let refused = StepRow { p: 2048.0, timestep: 7, ..StepRow::default() }.quantize();
         assert_eq!(refused, Err(CoefficientError { value: 2048.0, timestep: 7 }));
     }
 }

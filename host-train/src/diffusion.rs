@@ -5,7 +5,7 @@ mod sampler;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use mote_core::schedule::{Schedule, ScheduleError, fill_alpha_bars, snr};
-use mote_core::step_table::{self, StepRow, Variance, fill_table};
+use mote_core::step_table::{self, Level, Method, Spacing, StepRow, Variance};
 use serde::{Deserialize, Serialize};
 
 pub use sampler::{Sampler, from_pixels, guided, to_pixels};
@@ -116,9 +116,9 @@ impl Diffusion {
 
     /// The deterministic DDIM table of `rows` rows.
     pub fn ddim(&self, rows: usize) -> Vec<StepRow> {
-        let empty = StepRow::new(self.objective, Variance::Eta(0.0), 0, 0.5, 1.0);
-        let mut table = vec![empty; rows];
-        fill_table(self.objective, Variance::Eta(0.0), &self.alpha_bars, &mut table);
+        let (mut levels, mut table) = (vec![Level::default(); rows], vec![StepRow::default(); rows]);
+        Spacing::Trailing.fill(&self.alpha_bars, &mut levels);
+        Method::Direct(Variance::Eta(0.0)).fill(self.objective, &levels, &mut table);
         table
     }
 

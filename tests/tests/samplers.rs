@@ -69,10 +69,10 @@ fn every_method_draws_the_mixture() {
     let (mean, variance) = moments();
     for (method, spacing, count) in cases {
         // A first level of almost no signal would divide by it: begin at the 990th.
-        let mut levels = vec![Level { timestep: 0, alpha_bar: 1.0 }; count];
+        let mut levels = vec![Level::default(); count];
         spacing.fill(&alpha_bars[..990], &mut levels);
         levels.dedup();
-        let mut table = vec![StepRow::new(Objective::V, Variance::Eta(0.0), 0, 0.5, 1.0); method.rows(levels.len())];
+        let mut table = vec![StepRow::default(); method.rows(levels.len())];
         method.fill(Objective::V, &levels, &mut table);
         let samples = draw(&table);
         let found = samples.iter().sum::<f64>() / SAMPLES as f64;

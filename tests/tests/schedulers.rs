@@ -49,9 +49,9 @@ fn fresh(pass: usize) -> f64 {
 }
 
 fn table(alpha_bars: &[f64], objective: Objective, method: Method, spacing: Spacing, steps: usize) -> Vec<StepRow> {
-    let mut levels = vec![Level { timestep: 0, alpha_bar: 1.0 }; steps];
+    let mut levels = vec![Level::default(); steps];
     spacing.fill(alpha_bars, &mut levels);
-    let mut table = vec![StepRow::new(objective, Variance::Eta(0.0), 0, 0.5, 1.0); method.rows(steps)];
+    let mut table = vec![StepRow::default(); method.rows(steps)];
     method.fill(objective, &levels, &mut table);
     table
 }
@@ -139,7 +139,7 @@ fn repaint_states_equal_those_of_diffusers() {
 fn langevin_corrections_equal_those_of_diffusers() {
     let mut found = Vec::new();
     for (timestep, alpha_bar) in alpha_bars().into_iter().enumerate().skip(1).step_by(EVERY) {
-        let mut rows = [StepRow::new(Objective::Epsilon, Variance::Eta(0.0), 0, 0.5, 1.0); 2];
+        let mut rows = [StepRow::default(); 2];
         let level = Level { timestep: timestep as u32, alpha_bar };
         Method::Langevin { steps: 1, snr: 0.16 }.fill(Objective::Epsilon, &[level], &mut rows);
         for (x, output, z) in [(START, 0.6, 0.8), (-0.3, 0.8, -0.6)] {

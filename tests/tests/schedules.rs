@@ -3,7 +3,7 @@
 
 use mote_core::noise::{NoiseUse, normals};
 use mote_core::schedule::{Schedule, fill_alpha_bars, posterior_mean, posterior_variance};
-use mote_core::step_table::{Objective, StepRow, Variance, fill_table};
+use mote_core::step_table::{Level, Method, Objective, Spacing, StepRow, Variance};
 
 const GOLDEN: &str = include_str!("../golden/schedules.tsv");
 const TIMESTEPS: usize = 50;
@@ -55,8 +55,9 @@ fn samples_of_a_gaussian_have_its_moments() {
     Schedule::Cosine { offset: 0.008 }.fill_betas(&mut betas).unwrap();
     fill_alpha_bars(&betas, &mut alpha_bars);
     for variance in [Variance::Eta(0.0), Variance::Posterior, Variance::Beta] {
-        let mut table = [StepRow::new(Objective::X0, variance, 0, 0.5, 1.0); 250];
-        fill_table(Objective::X0, variance, &alpha_bars, &mut table);
+        let (mut levels, mut table) = ([Level::default(); 250], [StepRow::default(); 250]);
+        Spacing::Trailing.fill(&alpha_bars, &mut levels);
+        Method::Direct(variance).fill(Objective::X0, &levels, &mut table);
         let count = 4000;
         let mut states: Vec<f64> = noise(NoiseUse::Start, count);
         for (index, row) in table.iter().enumerate() {

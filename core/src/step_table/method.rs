@@ -16,8 +16,8 @@ use libm::{exp, fabs, log, pow, sqrt};
 use super::{Objective, StepRow, Variance, trailing_timestep};
 use crate::schedule::{noise, signal};
 
-/// A noise level of the trained process.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A noise level of the trained process. The default, pure noise, is what a list of levels holds before [`Spacing::fill`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Level {
     /// The timestep that the network is conditioned on.
     pub timestep: u32,
@@ -246,10 +246,6 @@ mod tests {
     use super::*;
     use crate::schedule::{Schedule, fill_alpha_bars};
 
-    const EMPTY: StepRow =
-        StepRow { p: 0.0, q: 0.0, a: 0.0, b: 0.0, b_prev: 0.0, c: 0.0, signal: 0.0, noise: 0.0, timestep: 0 };
-    const NOWHERE: Level = Level { timestep: 0, alpha_bar: 0.0 };
-
     fn alpha_bars() -> [f64; 1000] {
         let (mut betas, mut alpha_bars) = ([0.0; 1000], [0.0; 1000]);
         Schedule::Linear { start: 1e-4, end: 0.02 }.fill_betas(&mut betas).unwrap();
@@ -263,7 +259,7 @@ mod tests {
     /// Deviation of the result from the data's, for data from N(0, 0.5^2) and a start of the exact variance. The result's
     /// variance is the sum over the independent sources of noise of the squares of what each becomes.
     fn error(method: Method, levels: &[Level]) -> f64 {
-        let mut table = [EMPTY; 4000];
+        let mut table = [StepRow::default(); 4000];
         let table = &mut table[..method.rows(levels.len())];
         method.fill(Objective::Epsilon, levels, table);
         let data_variance = DEVIATION * DEVIATION;
@@ -321,7 +317,7 @@ mod tests {
     #[test]
     fn churn_without_noise_is_euler() {
         let levels = [Level { timestep: 9, alpha_bar: 0.1 }, Level { timestep: 4, alpha_bar: 0.7 }];
-        let (mut euler, mut churn) = ([EMPTY; 2], [EMPTY; 2]);
+        let (mut euler, mut churn) = ([StepRow::default(); 2], [StepRow::default(); 2]);
         Method::Direct(Variance::Eta(0.0)).fill(Objective::V, &levels, &mut euler);
         Method::Churn { gamma: 0.0 }.fill(Objective::V, &levels, &mut churn);
         for (a, b) in euler.iter().zip(&churn) {
@@ -332,7 +328,7 @@ mod tests {
     #[test]
     fn consistency_rows_forget_the_state() {
         let levels = [Level { timestep: 9, alpha_bar: 0.1 }, Level { timestep: 4, alpha_bar: 0.7 }];
-        let mut table = [EMPTY; 2];
+        let mut table = [StepRow::default(); 2];
         Method::Consistency.fill(Objective::X0, &levels, &mut table);
         assert_eq!([table[0].a, table[0].b, table[0].c], [0.0, signal(0.7), noise(0.7)]);
         assert_eq!([table[1].a, table[1].b, table[1].c], [0.0, 1.0, 0.0]);
@@ -342,7 +338,7 @@ mod tests {
     fn spacings_visit_the_stated_timesteps() {
         let alpha_bars = alpha_bars();
         let timesteps = |spacing: Spacing| {
-            let mut levels = [NOWHERE; 5];
+            let mut levels = [Level::default(); 5];
             spacing.fill(&alpha_bars, &mut levels);
             levels.map(|level| level.timestep)
         };
