@@ -7,7 +7,7 @@ use super::{ConvOp, Element, Model, NormPart, Op, Tensor, overlap, tensor_index}
 use crate::format::{self, OP_LEN, header, op, read_u16, read_u32, tensor};
 use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, TABLE_LEN};
 use crate::message::messages;
-use crate::network::{AttentionShape, input_lead};
+use crate::network::{AttentionShape, ConvMemory, input_lead};
 
 /// Why bytes are not a model that this version runs.
 #[non_exhaustive]
@@ -393,9 +393,10 @@ fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u6
     if normalized {
         check_norm(model, record, &shape)?;
     }
-    check_accumulators(model, &model.conv(record))?;
-    let memory = model.conv_memory(record, &shape, pixels);
-    Ok(memory.lines as u64 + memory.ring as u64 + memory.work as u64)
+    let conv = model.conv(record);
+    check_accumulators(model, &conv)?;
+    let ConvMemory { lines, ring, work, .. } = conv.memory;
+    Ok(lines as u64 + ring as u64 + work as u64)
 }
 
 /// For every output channel, padded ones too, `|bias| + max|input| * sum|weights|` fits an `i32`, and so does every partial
