@@ -1,12 +1,11 @@
 //! `time-drawing MODEL CLASS SECONDS`: draws with a model on one core and prints, as JSON, the network's input and output
 //! in each pass of one image, and the shortest time of an image.
 
+use mote_core::format::OUTPUT;
 use mote_core::{Generator, Model, Progress, Request, aligned};
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-/// The network's output.
-const OUTPUT: u16 = 1;
 /// Steps of the state in 1.
 const STATE_ONE: f32 = mote_core::quant::STATE_ONE as f32;
 
