@@ -150,17 +150,7 @@ fn measure(board: &'static Board) -> Result<Report> {
 fn row(case: &str, amount: u64, cycles: Vec<f64>) -> Result<Row> {
     let fields: Vec<&str> = case.split("; ").collect();
     let [op, shape, work, scratch, beyond] = fields[..] else { bail!("the chip logged the case `{case}`") };
-    Ok(Row {
-        op: op.to_owned(),
-        shape: shape.to_owned(),
-        work: work.parse()?,
-        scratch_bytes: scratch.parse()?,
-        beyond: beyond.to_owned(),
-        amount,
-        cycles,
-        functions: Vec::new(),
-        peer: None,
-    })
+    Ok(Row { cycles, ..Row::new(op, shape, work.parse()?, scratch.parse()?, beyond, amount) })
 }
 
 /// Instructions by function, the most first.
@@ -188,6 +178,12 @@ fn take_off(rows: &mut [Row]) -> Result<()> {
 }
 
 impl Row {
+    /// What a case costs, without anything that only a board tells.
+    fn new(op: &str, shape: &str, work: u64, scratch_bytes: u64, beyond: &str, amount: u64) -> Self {
+        let [op, shape, beyond] = [op, shape, beyond].map(str::to_owned);
+        Row { op, shape, work, scratch_bytes, beyond, amount, cycles: Vec::new(), functions: Vec::new(), peer: None }
+    }
+
     fn per_unit(&self) -> f64 {
         self.amount as f64 / self.work as f64
     }

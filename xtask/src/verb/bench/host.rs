@@ -55,19 +55,10 @@ impl Meter for Least {
 
     fn end(&mut self, case: &Case) {
         let amount = (self.reading)() - self.begun_at;
+        let Case { op, shape, work, scratch_bytes, beyond } = *case;
         match self.rows.get_mut(self.next) {
             Some(row) => row.amount = row.amount.min(amount),
-            None => self.rows.push(Row {
-                op: case.op.to_owned(),
-                shape: case.shape.to_owned(),
-                work: case.work,
-                scratch_bytes: case.scratch_bytes as u64,
-                beyond: case.beyond.to_owned(),
-                amount,
-                cycles: Vec::new(),
-                functions: Vec::new(),
-                peer: None,
-            }),
+            None => self.rows.push(Row::new(op, shape, work, scratch_bytes as u64, beyond, amount)),
         }
         self.next += 1;
     }

@@ -143,7 +143,7 @@ fn attention(op: &AttentionOp) -> String {
 }
 
 /// A tensor's letter and shape.
-fn named(model: &Model<'_>, index: u16) -> String {
+pub(super) fn named(model: &Model<'_>, index: u16) -> String {
     format!("{} {}", letter(index.into()), shape(&model.tensor(index)))
 }
 

@@ -1,5 +1,6 @@
 //! The arena over time as a picture: an SVG, or a PNG with bitmap letters.
 
+use super::layers;
 use super::memory::{Timeline, letter};
 use crate::UsageError;
 use crate::images::{Samples, write_whole};
@@ -12,7 +13,6 @@ use embedded_graphics::primitives::{Primitive, PrimitiveStyle, Rectangle};
 use embedded_graphics::text::{Alignment, Baseline, Text, TextStyleBuilder};
 use embedded_graphics::{Drawable, Pixel};
 use mote_core::Model;
-use mote_core::model::Element;
 use std::convert::Infallible;
 use std::fmt::Write;
 use std::path::Path;
@@ -98,9 +98,7 @@ fn draw(model: &Model<'_>) -> ([i32; 2], Vec<Shape>) {
     shapes.push(Shape::Words([left, top + HEIGHT + 32], Alignment::Left, below.to_owned()));
     for tensor in 0..model.tensors() {
         let line = top + 8 + 16 * i32::from(tensor);
-        let t = model.tensor(tensor);
-        let element = if t.element == Element::I8 { "i8" } else { "i16" };
-        let words = format!("{} {}x{}x{} {element}", letter(tensor.into()), t.height, t.width, t.channels);
+        let words = layers::named(model, tensor);
         shapes.push(Shape::Box([right + 20, line - 5, 10, 10], fill(tensor)));
         shapes.push(Shape::Words([right + 38, line], Alignment::Left, words));
     }
