@@ -134,7 +134,7 @@ impl Prices {
             add: price("add")?,
             norm: price("group norm + SiLU")?,
             softmax: price("softmax")?,
-            attention: price("batched matmul")?,
+            attention: price("attention products")?,
             error: shares.iter().map(error).fold(0.0, f64::max),
         })
     }
