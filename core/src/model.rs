@@ -209,6 +209,7 @@ pub struct NormPart {
 /// Self-attention: every pixel of the output is the average of the values of all pixels, weighted by the softmax of the
 /// products of its query with their keys (Vaswani et al., *Attention Is All You Need*, 2017, equation 1).
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct AttentionOp {
     /// Input tensor, i8 around zero: queries, keys and values, each of all heads in order.
     pub input: u16,

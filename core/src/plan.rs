@@ -44,6 +44,7 @@ const NOT_PASSED: (u32, u16) = (u32::MAX, u16::MAX);
 
 /// How large an arena may become for the sake of longer passes, which are faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Room {
     /// As small as possible: passes are longer only where there is room anyway.
     Smallest,

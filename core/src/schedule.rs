@@ -14,8 +14,11 @@
 
 use libm::{cos, exp, log, sqrt, tanh};
 
+use crate::message::messages;
+
 /// Variance of each forward step.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Schedule<'a> {
     /// The same variance at every step.
     Constant {
@@ -75,21 +78,12 @@ pub enum ScheduleError {
     },
 }
 
-impl core::fmt::Display for ScheduleError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            ScheduleError::Empty => f.write_str("a schedule needs at least one timestep"),
-            ScheduleError::Length { given, timesteps } => {
-                write!(f, "{given} variances for {timesteps} timesteps: give one a timestep")
-            }
-            ScheduleError::Beta { timestep, beta } => {
-                write!(f, "the variance at timestep {timestep} is {beta}; it must lie between 0 and 1")
-            }
-        }
-    }
-}
-
-impl core::error::Error for ScheduleError {}
+messages! { ScheduleError {
+    ScheduleError::Empty => "a schedule needs at least one timestep";
+    ScheduleError::Length { given, timesteps } => "{} variances for {} timesteps: give one a timestep", given, timesteps;
+    ScheduleError::Beta { timestep, beta } =>
+        "the variance at timestep {} is {}; it must lie between 0 and 1", timestep, beta;
+} }
 
 /// Largest variance of the cosine schedule.
 const COSINE_LIMIT: f64 = 0.999;

@@ -7,9 +7,29 @@
 //! With `eps = (x - signal x0) / noise`, going from `alpha_bar` to the cleaner `alpha_bar_next` is
 //! `x_next = signal_next x0 + direction eps + sigma z` with `direction^2 + sigma^2 = noise_next^2` (Song, Meng, Ermon,
 //! *Denoising Diffusion Implicit Models*, 2021, equation 12).
+//!
+//! ```
+//! use mote_core::schedule::{Schedule, fill_alpha_bars};
+//! use mote_core::step_table::{Level, Method, Objective, Spacing, StepRow, Variance};
+//!
+//! // DDIM with four of a thousand timesteps.
+//! let (mut betas, mut alpha_bars) = ([0.0; 1000], [0.0; 1000]);
+//! Schedule::Cosine { offset: 0.008 }.fill_betas(&mut betas)?;
+//! fill_alpha_bars(&betas, &mut alpha_bars);
+//! let (mut levels, mut table) = ([Level::default(); 4], [StepRow::default(); 4]);
+//! Spacing::Trailing.fill(&alpha_bars, &mut levels);
+//! Method::Direct(Variance::Eta(0.0)).fill(Objective::V, &levels, &mut table);
+//! assert_eq!(table.map(|row| row.timestep), [999, 749, 499, 249]);
+//!
+//! // As a file has them: the last row ends at the data.
+//! let last = table[3].quantize()?;
+//! assert_eq!([last.a, last.b, last.c], [0, 1 << 20, 0]);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
 
 mod method;
 
+use crate::message::messages;
 use crate::model::Row;
 use crate::quant::COEFFICIENT_BITS;
 use crate::schedule::{jump_variance, noise, posterior_variance, signal};
@@ -19,6 +39,7 @@ pub use method::{Level, Method, Spacing};
 
 /// What the network's output means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Objective {
     /// The noise in `x` (Ho et al. 2020).
     Epsilon,
@@ -70,6 +91,7 @@ impl Objective {
 
 /// How much fresh noise a reverse step adds.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Variance {
     /// DDIM: `eta` times the posterior's standard deviation; 0 is deterministic, 1 is ancestral sampling.
     Eta(f64),
@@ -81,6 +103,7 @@ pub enum Variance {
 
 /// One row in f64.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct StepRow {
     /// The state's factor in `x0`.
     pub p: f64,
@@ -111,18 +134,11 @@ pub struct CoefficientError {
     pub timestep: u32,
 }
 
-impl core::fmt::Display for CoefficientError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(
-            f,
-            "a step at timestep {} needs the coefficient {}, outside -2048 to 2048: start at a less noisy timestep or \
-             use the v objective",
-            self.timestep, self.value
-        )
-    }
-}
-
-impl core::error::Error for CoefficientError {}
+messages! { CoefficientError {
+    CoefficientError { value, timestep } =>
+        "a step at timestep {} needs the coefficient {}, outside -2048 to 2048: start at a less noisy timestep or use v",
+        timestep, value;
+} }
 
 impl StepRow {
     /// The reverse step from `alpha_bar` (that of `timestep`) to `alpha_bar_next`; 1 ends at the data.

@@ -89,6 +89,7 @@ pub struct NormSpec<'a> {
 
 /// Self-attention; see [`crate::model::AttentionOp`].
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct AttentionSpec {
     /// Input tensor: queries, keys and values.
     pub input: u16,
@@ -106,6 +107,7 @@ pub struct AttentionSpec {
 
 /// Where an operation works: [`crate::plan::place`] fills it in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct OpMemory {
     /// Output pixels computed at a time.
     pub pixels: u16,
@@ -243,6 +245,56 @@ pub fn emitted_len(spec: &Spec<'_>) -> usize {
 }
 
 /// Writes the file at the start of `buffer` and returns the model in it.
+///
+/// ```
+/// use mote_core::format::{ConvSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
+/// use mote_core::kernel::Destination;
+/// use mote_core::model::{Element, Tensor};
+/// use mote_core::plan::{Room, place};
+/// use mote_core::step_table::StepRow;
+///
+/// // A network of one 1x1 convolution, which doubles the state: 64 x 2^27 / 2^32 = 2.
+/// let state = Tensor {
+///     offset: 0,
+///     height: 8,
+///     width: 8,
+///     channels: 1,
+///     element: Element::I16,
+///     zero: 0,
+///     scale: 1.0 / 4096.0,
+/// };
+/// let mut tensors = [state; 2];
+/// let mut ops = [OpSpec::Conv(ConvSpec {
+///     input: 0,
+///     norm: None,
+///     output: 1,
+///     kernel: 1,
+///     stride: 1,
+///     upsample: 1,
+///     destination: Destination::Overwrite,
+///     weights: &[64],
+///     bias: &[0],
+///     multipliers: &[1 << 27],
+///     memory: OpMemory::default(),
+/// })];
+/// let arena_len = place(&mut tensors, &mut ops, None, Room::Usual);
+/// // Its output is the sample.
+/// let row = StepRow { q: 1.0, b: 1.0, noise: 1.0, ..StepRow::default() }.quantize()?;
+/// let spec = Spec {
+///     name: "double",
+///     sample: [8, 8, 1],
+///     classes: 1,
+///     clamp: [-4096, 4096],
+///     history: None,
+///     rows: &[row],
+///     tensors: &tensors,
+///     ops: &ops,
+/// };
+/// let mut file = vec![0; emitted_len(&spec)];
+/// let model = emit(&spec, &mut file)?;
+/// assert_eq!((model.name(), model.arena_len()), ("double", arena_len));
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 ///
 /// # Errors
 /// [`EmitError`]: the buffer is too short, a count does not fit, or the result is not a valid model.

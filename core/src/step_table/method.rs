@@ -18,6 +18,7 @@ use crate::schedule::{noise, signal};
 
 /// A noise level of the trained process. The default, pure noise, is what a list of levels holds before [`Spacing::fill`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Level {
     /// The timestep that the network is conditioned on.
     pub timestep: u32,
@@ -42,6 +43,7 @@ impl Level {
 
 /// Which timesteps of the trained process a sampler visits, the noisiest first.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Spacing {
     /// `round(T (n - i) / n) - 1`: always begins at the noisiest (Lin et al. 2024, table 2).
     Trailing,
@@ -86,6 +88,7 @@ fn karras_timestep(alpha_bars: &[f64], rho: f64, i: usize, count: usize) -> usiz
 
 /// How a table is filled.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum Method {
     /// One row a level: DDPM or DDIM. With `Eta(0.0)` it is Euler's method on the probability-flow ODE in `sigma`: that
     /// step and DDIM's are the same (Karras et al. 2022, section 3).
