@@ -1,12 +1,64 @@
-//! The denoiser: a U-Net that core can run, its parameters as one vector, its file.
+//! The denoiser: a U-Net or a perceptron, its parameters as one vector, its file, its form for core.
 
+mod block;
+mod condition;
+mod config;
 mod file;
+mod layers;
 mod lower;
+pub mod mlp;
 mod parameters;
-mod unet;
+pub mod unet;
 
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+pub use block::{Attention, Block};
+pub use condition::{Condition, Embedding};
+pub use config::{Architecture, ConfigError, DenoiserConfig, NotExportable, Output};
 pub use file::{DenoiserFile, FileError};
+pub use layers::{Conv, Linear, Norm};
 pub use lower::lower;
+pub use mlp::{Mlp, MlpBlock, MlpConfig};
 pub use parameters::{gradients, parameters, set_parameters};
-pub(crate) use unet::one;
-pub use unet::{Attention, Block, Condition, ConfigError, Conv, DownLevel, Linear, Norm, UNet, UNetConfig, UpLevel};
+pub use unet::{DownLevel, UNet, UNetConfig, UpLevel};
+
+use crate::ops::DenoiserBackend;
+
+/// A network of either architecture.
+#[derive(Module, Debug)]
+pub enum Denoiser<B: Backend> {
+    /// For pictures and signals.
+    UNet(UNet<B>),
+    /// For vectors.
+    Mlp(Mlp<B>),
+}
+
+impl<B: Backend> Denoiser<B> {
+    /// From the condition to what the blocks' scale and shift are made of.
+    pub fn embedding(&self) -> &Embedding<B> {
+        match self {
+            Self::UNet(net) => &net.embedding,
+            Self::Mlp(net) => &net.embedding,
+        }
+    }
+}
+
+impl<B: DenoiserBackend> Denoiser<B> {
+    /// The network's output for noised samples.
+    ///
+    /// # Shapes
+    /// - x: `[batch, channels, height, width]`
+    /// - condition: a row a sample
+    /// - result: as x; with [`Output::MeanAndVariance`] twice the channels
+    pub fn forward(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
+        match self {
+            Self::UNet(net) => net.forward(x, condition),
+            Self::Mlp(net) => net.forward(x, condition),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

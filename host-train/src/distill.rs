@@ -12,7 +12,7 @@ use mote_core::step_table::StepRow;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Split;
-use crate::denoiser::{Condition, UNet, UNetConfig};
+use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::diffusion::{Diffusion, Sampler, Weighting, per_image};
 use crate::ops::DenoiserBackend;
 use crate::trainer::{Augment, Batch, OptimizerConfig, StepRandom};
@@ -212,10 +212,10 @@ where
     B::InnerBackend: DenoiserBackend,
 {
     /// The loss of step `step`, `[1]`: the squared error of the student's output, weighted as `max(snr, 1)` of x0.
-    pub fn loss(&self, net: &UNet<B>, step: u64) -> Tensor<B, 1> {
+    pub fn loss(&self, net: &Denoiser<B>, step: u64) -> Tensor<B, 1> {
         let device = B::Device::default();
         let Examples { z, x0, rows, classes } = self.examples(step);
-        let (config, diffusion): (&UNetConfig, &Diffusion) = (self.teacher.config, self.teacher.diffusion);
+        let (config, diffusion): (&DenoiserConfig, &Diffusion) = (self.teacher.config, self.teacher.diffusion);
         let each = |factor: &dyn Fn(usize) -> f32| -> Tensor<B::InnerBackend, 4> {
             per_image(&rows.iter().map(|&row| factor(row)).collect::<Vec<f32>>(), &device)
         };

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Dataset, SampleShape};
-use crate::denoiser::{UNetConfig, one};
+use crate::dataset::Dataset;
+use crate::denoiser::{Architecture, DenoiserConfig, Output};
 use crate::diffusion::DiffusionConfig;
 use crate::distill::DistillConfig;
 use crate::files;
@@ -32,20 +32,66 @@ pub struct Preset {
     pub distill: DistillConfig,
 }
 
-/// Sizes of the network; [`UNetConfig`] explains them.
+/// What of the network does not come from the data.
+///
+/// As text one table: `kind` (`"unet"` where it is not said, or `"mlp"`) with the fields of [`Architecture`]'s variant of
+/// that name, and the fields below, each with its default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
+#[serde(try_from = "serde_json::Map<String, serde_json::Value>", into = "serde_json::Value")]
 pub struct NetworkPreset {
-    pub widths: Vec<usize>,
-    pub blocks: usize,
-    pub middle: usize,
-    pub groups: usize,
-    pub embedding: usize,
-    #[serde(default)]
-    pub attention: Vec<usize>,
-    #[serde(default = "one")]
-    pub heads: usize,
+    /// The network.
+    pub architecture: Architecture,
+    /// What it says: `"mean"` (default) or `"mean_and_variance"`.
+    pub output: Output,
+    /// Whether it also sees its own estimate; default no.
+    pub self_conditioning: bool,
+    /// Channels of an image that it also sees; default 0.
+    pub condition_channels: usize,
+    /// Whether it is to become a `.mote` file, so that what core cannot run is refused before training; default yes.
+    /// Without, it trains and draws on the host alone.
+    pub export: bool,
+}
+
+/// The fields of a [`NetworkPreset`] beside the architecture's.
+#[derive(Serialize, Deserialize)]
+#[serde(default)]
+struct Around {
+    output: Output,
+    self_conditioning: bool,
+    condition_channels: usize,
+    export: bool,
+}
+
+impl Default for Around {
+    fn default() -> Self {
+        Self { output: Output::Mean, self_conditioning: false, condition_channels: 0, export: true }
+    }
+}
+
+impl TryFrom<serde_json::Map<String, serde_json::Value>> for NetworkPreset {
+    type Error = serde_json::Error;
+
+    fn try_from(mut fields: serde_json::Map<String, serde_json::Value>) -> Result<Self, Self::Error> {
+        let names = ["output", "self_conditioning", "condition_channels", "export"];
+        let around = names.into_iter().filter_map(|name| fields.remove_entry(name)).collect();
+        let Around { output, self_conditioning, condition_channels, export } = serde_json::from_value(around)?;
+        fields.entry("kind").or_insert_with(|| "unet".into());
+        let architecture = serde_json::from_value(fields.into())?;
+        Ok(Self { architecture, output, self_conditioning, condition_channels, export })
+    }
+}
+
+impl From<NetworkPreset> for serde_json::Value {
+    fn from(preset: NetworkPreset) -> Self {
+        let NetworkPreset { architecture, output, self_conditioning, condition_channels, export } = preset;
+        let around = Around { output, self_conditioning, condition_channels, export };
+        let tables = [serde_json::to_value(architecture), serde_json::to_value(around)];
+        let fields = tables.into_iter().flat_map(|table| match table {
+            Ok(Self::Object(fields)) => fields,
+            other => unreachable!("a struct of plain numbers became {other:?}"),
+        });
+        fields.collect()
+    }
 }
 
 /// How the teacher draws.
@@ -79,11 +125,23 @@ impl Preset {
     }
 
     /// The network for a data set.
-    pub fn network(&self, data: &Dataset) -> UNetConfig {
-        let NetworkPreset { widths, blocks, middle, groups, embedding, attention, heads } = self.network.clone();
-        let SampleShape { height, width, channels } = data.shape;
-        let classes = data.classes();
-        UNetConfig { height, width, channels, classes, widths, blocks, middle, groups, embedding, attention, heads }
+    pub fn network(&self, data: &Dataset) -> DenoiserConfig {
+        let NetworkPreset { architecture, output, self_conditioning, condition_channels, .. } = self.network.clone();
+        let (shape, classes) = (data.shape, data.classes());
+        DenoiserConfig { shape, classes, architecture, output, self_conditioning, condition_channels }
+    }
+
+    /// [`Preset::network`], if there can be one and it can become a `.mote` file where the preset says that it is to.
+    ///
+    /// # Errors
+    /// [`crate::denoiser::ConfigError`], [`crate::denoiser::NotExportable`].
+    pub fn checked_network(&self, data: &Dataset) -> anyhow::Result<DenoiserConfig> {
+        let network = self.network(data);
+        network.check()?;
+        if self.network.export {
+            network.exportable().context("say `export = false` under [network] to train it for this machine alone")?;
+        }
+        Ok(network)
     }
 
     /// Samples to draw for `classes` classes: [`SamplePreset::samples`] rounded up to a multiple.
@@ -129,9 +187,36 @@ mod tests {
         for (name, _) in NAMED {
             let preset = Preset::find(name).unwrap();
             preset.check().unwrap();
-            preset.network(&crate::dataset::embedded()).check().unwrap();
+            preset.checked_network(&crate::dataset::embedded()).unwrap();
             preset.diffusion.build().unwrap();
         }
+    }
+
+    #[test]
+    fn the_kind_of_network_is_a_unet_where_none_is_said() {
+        let text = "widths = [4]\nblocks = 1\nmiddle = 1\ngroups = 2\nembedding = 8";
+        let parse = |text: &str| toml::from_str::<NetworkPreset>(text);
+        let plain = parse(text).unwrap();
+        assert_eq!(parse(&format!("kind = \"unet\"\n{text}\nexport = true\noutput = \"mean\"")).unwrap(), plain);
+        assert!(parse(&format!("{text}\nwidth = 3")).unwrap_err().to_string().contains("unknown field `width`"));
+        assert!(parse("kind = \"mlp\"\nwidth = 8\nblocks = 1").unwrap_err().to_string().contains("embedding"));
+        let perceptron = parse("kind = \"mlp\"\nwidth = 8\nblocks = 1\nembedding = 8\nexport = false").unwrap();
+        assert!(matches!(&perceptron.architecture, Architecture::Mlp(mlp) if mlp.groups == 1) && !perceptron.export);
+        for preset in [plain, perceptron] {
+            let json = serde_json::to_string(&preset).unwrap();
+            assert_eq!(serde_json::from_str::<NetworkPreset>(&json).unwrap(), preset);
+        }
+    }
+
+    #[test]
+    fn what_core_cannot_run_is_refused_before_training_unless_it_is_not_to_be_exported() {
+        let mut preset = Preset::find("toy").unwrap();
+        preset.network.self_conditioning = true;
+        let data = crate::dataset::embedded();
+        let refused = format!("{:#}", preset.checked_network(&data).unwrap_err());
+        assert!(refused.contains("self-conditioning") && refused.contains("export = false"), "{refused}");
+        preset.network.export = false;
+        preset.checked_network(&data).unwrap();
     }
 
     #[test]

@@ -86,19 +86,19 @@ struct StageRecord<'a> {
     training_steps: u64,
     loss: f64,
     seconds: f64,
-    network: &'a crate::denoiser::UNetConfig,
+    network: &'a crate::denoiser::DenoiserConfig,
 }
 
 impl Run {
     /// Loads the data, checks that everything fits and records the settings; nothing is written if it does not.
     pub(super) fn open(dir: &Path, settings: Settings) -> anyhow::Result<Self> {
         settings.preset.check()?;
-        let levels = settings.preset.network.widths.len() as u32;
+        let multiple = settings.preset.network.architecture.multiple();
         let data = match &settings.data {
-            Some(path) => dataset::folder(path, 1 << levels.saturating_sub(1).min(16))?,
+            Some(path) => dataset::folder(path, multiple as u32)?,
             None => dataset::embedded(),
         };
-        settings.preset.network(&data).check()?;
+        settings.preset.checked_network(&data)?;
         let dir = RunDir::create(dir)?;
         dir.record("version", env!("CARGO_PKG_VERSION"))?;
         dir.record("seed", settings.seed)?;

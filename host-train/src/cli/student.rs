@@ -52,7 +52,7 @@ impl Args {
         let diffusion = student.diffusion.build()?;
         let net = student.net::<Flex>(&Default::default())?;
         let rows = diffusion.ddim(student.steps);
-        Ok(lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP))
+        Ok(lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP)?)
     }
 }
 

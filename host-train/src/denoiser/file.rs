@@ -9,8 +9,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::unet::{ConfigError, UNet, UNetConfig};
-use super::{parameters, set_parameters};
+use super::{ConfigError, Denoiser, DenoiserConfig, parameters, set_parameters};
 use crate::diffusion::DiffusionConfig;
 
 const METADATA_KEY: &str = "denoiser";
@@ -19,7 +18,7 @@ const METADATA_KEY: &str = "denoiser";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DenoiserFile {
     /// The network's sizes.
-    pub network: UNetConfig,
+    pub network: DenoiserConfig,
     /// What it was trained to predict.
     pub diffusion: DiffusionConfig,
     /// How samples are drawn: rows of the step table.
@@ -70,17 +69,26 @@ struct Layout {
 }
 
 impl<B: Backend> ModuleVisitor<B> for Layout {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
+    fn enter_module(&mut self, name: &str, container: &str) {
+        if !is_enum(container) {
+            self.path.push(name.to_owned());
+        }
     }
 
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
+    fn exit_module(&mut self, _: &str, container: &str) {
+        if !is_enum(container) {
+            self.path.pop();
+        }
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         self.found.push((self.path.join("."), param.val().dims().to_vec()));
     }
+}
+
+/// Whether burn enters a variant, whose name says nothing that the configuration does not.
+fn is_enum(container: &str) -> bool {
+    container.starts_with("Enum:")
 }
 
 type Host = burn::backend::Flex;
@@ -133,13 +141,13 @@ impl DenoiserFile {
     ///
     /// # Errors
     /// [`ConfigError`] if there can be no such network.
-    pub fn net<B: Backend>(&self, device: &B::Device) -> Result<UNet<B>, ConfigError> {
+    pub fn net<B: Backend>(&self, device: &B::Device) -> Result<Denoiser<B>, ConfigError> {
         let values = Tensor::from_data(TensorData::new(self.parameters.clone(), [self.parameters.len()]), device);
         Ok(set_parameters(self.network.init(0, device)?, values))
     }
 
     /// The same with the parameters of `net`.
-    pub fn with_net<B: Backend>(self, net: &UNet<B>) -> Self {
+    pub fn with_net<B: Backend>(self, net: &Denoiser<B>) -> Self {
         Self { parameters: parameters(net).into_data().to_vec().expect("f32 backend"), ..self }
     }
 

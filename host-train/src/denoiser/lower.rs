@@ -1,43 +1,57 @@
-//! From the U-Net to core's operations: conditioning folded, residual additions as accumulation.
+//! From a denoiser to core's operations: conditioning folded, residual additions as accumulation, linear layers as 1x1
+//! convolutions.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use mote_core::step_table::StepRow;
 
-use super::unet::{Attention, Block, Condition, Conv, Norm, UNet, UNetConfig};
+use super::{Attention, Block, Condition, Conv, Denoiser, DenoiserConfig, Linear, Mlp, Norm, NotExportable, UNet};
+use crate::dataset::SampleShape;
 use crate::ops::GROUP_NORM_EPSILON;
 use crate::quantize::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role};
 
 /// The network that draws `rows` for every class of `config`, as a graph of core's operations.
 ///
 /// `timesteps` is the number that the rows' timesteps count up to; `clamp` bounds `x0`.
+///
+/// # Errors
+/// [`NotExportable`] if core cannot run it.
 pub fn lower<B: Backend>(
-    net: &UNet<B>,
-    config: &UNetConfig,
+    net: &Denoiser<B>,
+    config: &DenoiserConfig,
     name: &str,
     rows: Vec<StepRow>,
     timesteps: usize,
     clamp: [f32; 2],
-) -> Graph {
+) -> Result<Graph, NotExportable> {
+    config.exportable()?;
+    let SampleShape { height, width, channels } = config.shape;
     let condition = every_condition(net, config, &rows, timesteps);
-    let sample = [config.height, config.width, config.channels];
-    let mut lowering =
-        Lowering { graph: Graph::new(name, sample, config.classes, clamp, rows), groups: config.groups, condition };
-    lowering.network(net);
-    lowering.graph
+    let graph = Graph::new(name, [height, width, channels], config.classes, clamp, rows);
+    let mut lowering = Lowering { graph, condition };
+    match net {
+        Denoiser::UNet(net) => lowering.unet(net),
+        Denoiser::Mlp(net) => lowering.mlp(net),
+    }
+    Ok(lowering.graph)
 }
 
 /// The embedding of every (row, class), `[rows * classes, embedding]`.
-fn every_condition<B: Backend>(net: &UNet<B>, config: &UNetConfig, rows: &[StepRow], timesteps: usize) -> Tensor<B, 2> {
+fn every_condition<B: Backend>(
+    net: &Denoiser<B>,
+    config: &DenoiserConfig,
+    rows: &[StepRow],
+    timesteps: usize,
+) -> Tensor<B, 2> {
     let of: Vec<u32> = rows.iter().flat_map(|row| vec![row.timestep; config.classes]).collect();
     let classes: Vec<usize> = rows.iter().flat_map(|_| 0..config.classes).collect();
-    let device = net.conv_in.weight.val().device();
-    net.embed(&Condition::new(config, &of, timesteps, &classes, &device))
+    let embedding = net.embedding();
+    let device = embedding.class.val().device();
+    embedding.forward(&Condition::new(config, &of, timesteps, &classes, &device))
 }
 
 struct Lowering<B: Backend> {
     graph: Graph,
-    groups: usize,
     condition: Tensor<B, 2>,
 }
 
@@ -52,38 +66,52 @@ struct Wiring {
 const PLAIN: Wiring = Wiring { stride: 1, upsample: 1, accumulate: false };
 const ADD: Wiring = Wiring { accumulate: true, ..PLAIN };
 
+/// The graph's state and output.
+const STATE: usize = 0;
+const OUTPUT: usize = 1;
+
 impl<B: Backend> Lowering<B> {
-    fn network(&mut self, net: &UNet<B>) {
-        let (state, output) = (0, 1);
-        let mut h = self.grow(state, &net.conv_in, PLAIN);
+    fn unet(&mut self, net: &UNet<B>) {
+        let mut h = self.grow(STATE, Weights::of(&net.conv_in), PLAIN);
         let mut skips = Vec::new();
         for level in &net.down {
             level.blocks.iter().for_each(|block| self.block(h, None, block));
             skips.push(h);
-            h = self.grow(h, &level.down, Wiring { stride: 2, ..PLAIN });
+            h = self.grow(h, Weights::of(&level.down), Wiring { stride: 2, ..PLAIN });
         }
         net.middle.iter().for_each(|block| self.block(h, None, block));
         for (level, skip) in net.up.iter().zip(skips.into_iter().rev()) {
-            h = self.grow(h, &level.up, Wiring { upsample: 2, ..PLAIN });
+            h = self.grow(h, Weights::of(&level.up), Wiring { upsample: 2, ..PLAIN });
             let mut skip = Some(skip);
             level.blocks.iter().for_each(|block| self.block(h, skip.take(), block));
         }
-        let norm = self.norm(None, &net.norm_out);
-        self.conv(h, Some(norm), output, &Weights::of(&net.conv_out), PLAIN);
+        self.conv(h, Some(norm(None, &net.norm_out)), OUTPUT, Weights::of(&net.conv_out), PLAIN);
     }
 
-    /// A residual block that reads `h` and the skip, and adds to `h`.
+    fn mlp(&mut self, net: &Mlp<B>) {
+        let h = self.grow(STATE, Weights::of_linear(&net.linear_in), PLAIN);
+        for block in &net.blocks {
+            let weights = [&block.linear1, &block.linear2].map(Weights::of_linear);
+            self.residual(h, norm(None, &block.norm1), self.folded(&block.norm2, |e| block.folded(e)), weights);
+        }
+        self.conv(h, Some(norm(None, &net.norm_out)), OUTPUT, Weights::of_linear(&net.linear_out), PLAIN);
+    }
+
+    /// A U-Net's block that reads `h` and the skip, and adds to `h`.
     fn block(&mut self, h: usize, skip: Option<usize>, block: &Block<B>) {
-        let weights = Weights::of(&block.conv1);
-        let [height, width, _] = self.graph.tensors[h].shape;
-        let middle = self.graph.tensor([height, width, weights.outputs], Role::Residual);
-        let norm = self.norm(skip, &block.norm1);
-        self.conv(h, Some(norm), middle, &weights, PLAIN);
-        let norm = self.conditioned_norm(block);
-        self.conv(middle, Some(norm), h, &Weights::of(&block.conv2), ADD);
+        let weights = [&block.conv1, &block.conv2].map(Weights::of);
+        self.residual(h, norm(skip, &block.norm1), self.folded(&block.norm2, |e| block.folded(e)), weights);
         if let Some(attention) = &block.attention {
             self.attention(h, attention);
         }
+    }
+
+    /// Two layers, each behind its normalization, added to `h`.
+    fn residual(&mut self, h: usize, first: GraphNorm, second: GraphNorm, [enter, leave]: [Weights; 2]) {
+        let [height, width, _] = self.graph.tensors[h].shape;
+        let middle = self.graph.tensor([height, width, enter.outputs], Role::Residual);
+        self.conv(h, Some(first), middle, enter, PLAIN);
+        self.conv(middle, Some(second), h, leave, ADD);
     }
 
     /// An attention over `h`, added to it.
@@ -91,24 +119,23 @@ impl<B: Backend> Lowering<B> {
         let [height, width, channels] = self.graph.tensors[h].shape;
         let [qkv, attended] =
             [3 * channels, channels].map(|channels| self.graph.tensor([height, width, channels], Role::Attention));
-        let norm = GraphNorm { activation: Activation::Identity, ..self.norm(None, &attention.norm) };
-        self.conv(h, Some(norm), qkv, &Weights::of(&attention.qkv), PLAIN);
+        let norm = GraphNorm { activation: Activation::Identity, ..norm(None, &attention.norm) };
+        self.conv(h, Some(norm), qkv, Weights::of(&attention.qkv), PLAIN);
         let heads = attention.heads;
         self.graph.ops.push(GraphOp::Attention(GraphAttention { input: qkv, output: attended, heads }));
-        self.conv(attended, None, h, &Weights::of(&attention.out), ADD);
+        self.conv(attended, None, h, Weights::of(&attention.out), ADD);
     }
 
-    /// A convolution to a new tensor of the residual stream.
-    fn grow(&mut self, input: usize, conv: &Conv<B>, wiring: Wiring) -> usize {
-        let weights = Weights::of(conv);
+    /// A layer to a new tensor of the residual stream.
+    fn grow(&mut self, input: usize, weights: Weights, wiring: Wiring) -> usize {
         let [height, width, _] = self.graph.tensors[input].shape;
         let side = |side: usize| (side * wiring.upsample).div_ceil(wiring.stride);
         let output = self.graph.tensor([side(height), side(width), weights.outputs], Role::Residual);
-        self.conv(input, None, output, &weights, wiring);
+        self.conv(input, None, output, weights, wiring);
         output
     }
 
-    fn conv(&mut self, input: usize, norm: Option<GraphNorm>, output: usize, weights: &Weights, wiring: Wiring) {
+    fn conv(&mut self, input: usize, norm: Option<GraphNorm>, output: usize, weights: Weights, wiring: Wiring) {
         self.graph.ops.push(GraphOp::Conv(GraphConv {
             input,
             norm,
@@ -117,55 +144,53 @@ impl<B: Backend> Lowering<B> {
             stride: wiring.stride,
             upsample: wiring.upsample,
             accumulate: wiring.accumulate,
-            weights: weights.channels_last(),
-            bias: weights.bias.clone(),
+            weights: weights.values,
+            bias: weights.bias,
         }));
     }
 
-    fn norm(&self, second: Option<usize>, norm: &Norm<B>) -> GraphNorm {
-        self.normalization(second, false, [norm.gain.val(), norm.bias.val()].map(values))
-    }
-
-    fn conditioned_norm(&self, block: &Block<B>) -> GraphNorm {
-        self.normalization(None, true, block.folded(self.condition.clone()).map(values))
-    }
-
-    fn normalization(&self, second: Option<usize>, conditioned: bool, [gain, bias]: [Vec<f32>; 2]) -> GraphNorm {
-        GraphNorm {
-            second,
-            groups: self.groups,
-            epsilon: GROUP_NORM_EPSILON as f32,
-            activation: Activation::Silu,
-            conditioned,
-            affine: gain.into_iter().zip(bias).map(|(gain, bias)| [gain, bias]).collect(),
-        }
+    /// A normalization whose gain and bias `fold` gives for every (row, class).
+    fn folded(&self, of: &Norm<B>, fold: impl FnOnce(Tensor<B, 2>) -> [Tensor<B, 2>; 2]) -> GraphNorm {
+        let affine = pairs(fold(self.condition.clone()).map(values));
+        GraphNorm { conditioned: true, affine, ..norm(None, of) }
     }
 }
 
-/// A convolution's constants on the host, burn's order.
+/// A normalization of a convolution's input and of `second`, and SiLU.
+fn norm<B: Backend>(second: Option<usize>, norm: &Norm<B>) -> GraphNorm {
+    GraphNorm {
+        second,
+        // `norm.groups` counts those of both halves of a concatenation.
+        groups: norm.groups / if second.is_some() { 2 } else { 1 },
+        epsilon: GROUP_NORM_EPSILON as f32,
+        activation: Activation::Silu,
+        conditioned: false,
+        affine: pairs([norm.gain.val(), norm.bias.val()].map(values)),
+    }
+}
+
+fn pairs([gain, bias]: [Vec<f32>; 2]) -> Vec<[f32; 2]> {
+    gain.into_iter().zip(bias).map(|(gain, bias)| [gain, bias]).collect()
+}
+
+/// A layer's constants on the host.
 struct Weights {
     outputs: usize,
-    inputs: usize,
     kernel: usize,
-    /// `[outputs, inputs, kernel, kernel]`
+    /// `[outputs][kernel][kernel][inputs]`
     values: Vec<f32>,
     bias: Vec<f32>,
 }
 
 impl Weights {
     fn of<B: Backend>(conv: &Conv<B>) -> Self {
-        let [outputs, inputs, kernel, _] = conv.weight.dims();
-        Self { outputs, inputs, kernel, values: values(conv.weight.val()), bias: values(conv.bias.val()) }
+        let [outputs, _, kernel, _] = conv.weight.dims();
+        Self { outputs, kernel, values: values(conv.weight.val().permute([0, 2, 3, 1])), bias: values(conv.bias.val()) }
     }
 
-    /// `[outputs][kernel][kernel][inputs]`
-    fn channels_last(&self) -> Vec<f32> {
-        let area = self.kernel * self.kernel;
-        let index = |output, tap, input| (output * self.inputs + input) * area + tap;
-        (0..self.outputs)
-            .flat_map(|output| (0..area).map(move |tap| (output, tap)))
-            .flat_map(|(output, tap)| (0..self.inputs).map(move |input| self.values[index(output, tap, input)]))
-            .collect()
+    fn of_linear<B: Backend>(linear: &Linear<B>) -> Self {
+        let [_, outputs] = linear.weight.dims();
+        Self { outputs, kernel: 1, values: values(linear.weight.val().transpose()), bias: values(linear.bias.val()) }
     }
 }
 
@@ -177,35 +202,35 @@ fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use burn::backend::Flex;
-    use burn::tensor::Tensor;
 
     use super::*;
-    use crate::denoiser::{parameters, set_parameters};
+    use crate::denoiser::{Architecture, MlpConfig, Output, UNetConfig, parameters, set_parameters};
     use crate::quantize::{NoObserver, Sampler, calibrate, export};
     use mote_core::Model;
     use mote_core::plan::Room;
     use mote_core::step_table::{Objective, Variance};
 
+    fn config(shape: SampleShape, classes: usize, architecture: Architecture) -> DenoiserConfig {
+        let (output, self_conditioning, condition_channels) = (Output::Mean, false, 0);
+        DenoiserConfig { shape, classes, architecture, output, self_conditioning, condition_channels }
+    }
+
     /// A network of `config` whose parameters are of ordinary size, none of them zero, lowered for `timesteps`.
-    fn lowered(config: &UNetConfig, timesteps: &[u32]) -> (UNet<Flex>, Graph) {
+    fn lowered(config: &DenoiserConfig, timesteps: &[u32]) -> (Denoiser<Flex>, Graph) {
         let device = Default::default();
         let net = config.init::<Flex>(3, &device).unwrap();
         let count = parameters(&net).dims()[0];
         let random: Vec<f32> = (0..count).map(|i| (i as f32 * 0.731).sin() * 0.4).collect();
         let net = set_parameters(net, Tensor::from_data(TensorData::new(random, [count]), &device));
         let row = |&timestep: &u32| StepRow::new(Objective::V, Variance::Eta(0.0), timestep, 0.5, 1.0);
-        let graph = lower(&net, config, "test", timesteps.iter().map(row).collect(), 1000, [-1.0, 1.0]);
+        let graph = lower(&net, config, "test", timesteps.iter().map(row).collect(), 1000, [-1.0, 1.0]).unwrap();
         (net, graph)
     }
 
     /// The graph's own loops and burn's tensors compute the same network, every row and class.
     #[test]
     fn the_graph_computes_what_the_network_computes() {
-        let config = UNetConfig {
-            height: 8,
-            width: 4,
-            channels: 2,
-            classes: 3,
+        let unet = UNetConfig {
             widths: vec![4, 6, 8],
             blocks: 2,
             middle: 1,
@@ -213,33 +238,35 @@ mod tests {
             embedding: 8,
             attention: vec![1],
             heads: 3,
+            dropout: 0.5,
         };
-        let device = Default::default();
-        let timesteps = [900, 20];
-        let (net, graph) = lowered(&config, &timesteps);
-
-        let [height, width, channels] = [8, 4, 2];
-        let image = |y: usize, x: usize, c: usize| ((y * 31 + x * 7 + c * 3) as f32 * 0.37).cos();
-        let coordinates = |order: fn(usize, usize, usize) -> [usize; 3], sizes: [usize; 3]| -> Vec<f32> {
-            let all =
-                (0..sizes[0]).flat_map(|a| (0..sizes[1]).flat_map(move |b| (0..sizes[2]).map(move |c| (a, b, c))));
-            all.map(|(a, b, c)| order(a, b, c)).map(|[y, x, c]| image(y, x, c)).collect()
-        };
-        let channels_last = coordinates(|y, x, c| [y, x, c], [height, width, channels]);
-        let channels_first = coordinates(|c, y, x| [y, x, c], [channels, height, width]);
-        let x = Tensor::<Flex, 4>::from_data(TensorData::new(channels_first, [1, channels, height, width]), &device);
-        for (index, timestep) in timesteps.into_iter().enumerate() {
-            for class in 0..3 {
-                let condition = Condition::new(&config, &[timestep], 1000, &[class], &device);
-                let expected = values(net.forward(x.clone(), &condition).permute([0, 2, 3, 1]));
-                let mut sampler = Sampler::new(&graph);
-                let found = sampler.forward(&channels_last, index * 3 + class, &mut NoObserver);
-                let peak = expected.iter().fold(0.0f32, |peak, v| peak.max(v.abs()));
-                for (found, expected) in found.iter().zip(&expected) {
-                    assert!(
-                        (found - expected).abs() < 1e-4 * peak,
-                        "row {index} class {class}: {found} and {expected}"
-                    );
+        let mlp = MlpConfig { width: 12, blocks: 2, groups: 1, embedding: 8, dropout: 0.5 };
+        for config in [
+            config(SampleShape::image(8, 4, 2), 3, Architecture::UNet(unet)),
+            config(SampleShape::vector(5), 2, Architecture::Mlp(mlp)),
+        ] {
+            let device = Default::default();
+            let timesteps = [900, 20];
+            let (net, graph) = lowered(&config, &timesteps);
+            let SampleShape { height, width, channels } = config.shape;
+            let state: Vec<f32> = (0..config.shape.len()).map(|i| (i as f32 * 0.37).cos()).collect();
+            let x = Tensor::<Flex, 4>::from_data(TensorData::new(state.clone(), [1, height, width, channels]), &device);
+            let x = x.permute([0, 3, 1, 2]);
+            for (index, timestep) in timesteps.into_iter().enumerate() {
+                for class in 0..config.classes {
+                    let condition = Condition::new(&config, &[timestep], 1000, &[class], &device);
+                    let expected = values(net.forward(x.clone(), &condition).permute([0, 2, 3, 1]));
+                    let mut sampler = Sampler::new(&graph);
+                    let found = sampler.forward(&state, index * config.classes + class, &mut NoObserver);
+                    let peak = expected.iter().fold(0.0f32, |peak, v| peak.max(v.abs()));
+                    assert_eq!(found.len(), expected.len());
+                    for (found, expected) in found.iter().zip(&expected) {
+                        assert!(
+                            (found - expected).abs() < 1e-4 * peak,
+                            "{} row {index} class {class}: {found} and {expected}",
+                            config.shape
+                        );
+                    }
                 }
             }
         }
@@ -248,11 +275,7 @@ mod tests {
     /// The network that the schedules of memory are compared on.
     #[test]
     fn a_28x28_network_of_16_32_64_channels_runs_in_63_kilobytes() {
-        let config = UNetConfig {
-            height: 28,
-            width: 28,
-            channels: 1,
-            classes: 10,
+        let unet = UNetConfig {
             widths: vec![16, 32, 64],
             blocks: 1,
             middle: 1,
@@ -260,7 +283,9 @@ mod tests {
             embedding: 64,
             attention: vec![],
             heads: 1,
+            dropout: 0.0,
         };
+        let config = config(SampleShape::image(28, 28, 1), 10, Architecture::UNet(unet));
         let (_, graph) = lowered(&config, &[900]);
         let exported = export(&graph, &calibrate(&graph, 1, 1), Room::Usual).unwrap();
         let arena = Model::parse(&exported.file).unwrap().arena_len();

@@ -6,8 +6,8 @@ use mote_core::noise::{NoiseUse, normals};
 use mote_core::step_table::StepRow;
 
 use super::Diffusion;
-use crate::dataset::to_pixel;
-use crate::denoiser::{Condition, UNet, UNetConfig};
+use crate::dataset::{SampleShape, to_pixel};
+use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::evaluate::npy::Samples;
 use crate::ops::DenoiserBackend;
 
@@ -19,9 +19,9 @@ const NOISE_ONE: f32 = 4096.0;
 /// Draws samples of a network.
 pub struct Sampler<'a, B: Backend> {
     /// The network.
-    pub net: &'a UNet<B>,
+    pub net: &'a Denoiser<B>,
     /// Its sizes.
-    pub config: &'a UNetConfig,
+    pub config: &'a DenoiserConfig,
     /// Its process.
     pub diffusion: &'a Diffusion,
     /// Guidance strength `w`: `uncond + w (cond - uncond)`; 1 is one pass without guidance.
@@ -77,13 +77,12 @@ impl<B: DenoiserBackend> Sampler<'_, B> {
         noise_use: NoiseUse,
         device: &B::Device,
     ) -> Tensor<B, 4> {
-        let UNetConfig { height, width, channels, .. } = *self.config;
-        let image = height * width * channels;
+        let values_each = self.config.shape.len();
         let values = samples
-            .flat_map(|sample| normals(seed, sample, noise_use).take(image))
+            .flat_map(|sample| normals(seed, sample, noise_use).take(values_each))
             .map(|value| f32::from(value) / NOISE_ONE)
             .collect();
-        from_pixels(values, self.config, device)
+        from_pixels(values, self.config.shape, device)
     }
 
     /// Draws `count` samples: number i from noise `(seed, i)` with class `i % classes`. `progress` hears how many are
@@ -96,7 +95,7 @@ impl<B: DenoiserBackend> Sampler<'_, B> {
         device: &B::Device,
         mut progress: impl FnMut(usize),
     ) -> Samples {
-        let UNetConfig { height, width, channels, classes, .. } = *self.config;
+        let DenoiserConfig { shape: SampleShape { height, width, channels }, classes, .. } = *self.config;
         let mut pixels = Vec::with_capacity(count * height * width * channels);
         for begin in (0..count).step_by(BATCH) {
             let numbers = begin as u64..(begin + BATCH).min(count) as u64;
@@ -121,9 +120,9 @@ pub fn to_pixels<B: Backend>(x: Tensor<B, 4>) -> Vec<u8> {
 }
 
 /// Values `[n, height, width, channels]` to a tensor `[n, channels, height, width]`.
-pub fn from_pixels<B: Backend>(values: Vec<f32>, config: &UNetConfig, device: &B::Device) -> Tensor<B, 4> {
-    let UNetConfig { height, width, channels, .. } = *config;
-    let n = values.len() / (height * width * channels);
+pub fn from_pixels<B: Backend>(values: Vec<f32>, shape: SampleShape, device: &B::Device) -> Tensor<B, 4> {
+    let SampleShape { height, width, channels } = shape;
+    let n = values.len() / shape.len();
     if channels == 1 {
         // The same order; a permutation would be copied value by value.
         return Tensor::from_data(TensorData::new(values, [n, 1, height, width]), device);

@@ -13,7 +13,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use super::adamw::{AdamW, OptimizerConfig};
-use crate::denoiser::{UNet, gradients, set_parameters};
+use crate::denoiser::{Denoiser, gradients, set_parameters};
 use crate::files;
 use crate::progress::Progress;
 
@@ -87,9 +87,9 @@ impl Fit<'_> {
     pub fn run<B: AutodiffBackend>(
         &self,
         start: &[f32],
-        mut net: UNet<B>,
+        mut net: Denoiser<B>,
         progress: &Progressing<'_>,
-        mut loss: impl FnMut(&UNet<B>, u64) -> Tensor<B, 1>,
+        mut loss: impl FnMut(&Denoiser<B>, u64) -> Tensor<B, 1>,
     ) -> anyhow::Result<Saved> {
         let device = B::Device::default();
         let vector = |values: &[f32]| {

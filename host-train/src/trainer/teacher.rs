@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::adamw::OptimizerConfig;
 use crate::dataset::Split;
-use crate::denoiser::{Condition, UNet, UNetConfig};
+use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::diffusion::{Diffusion, Weighting, from_pixels, per_image};
 use crate::ops::DenoiserBackend;
 
@@ -90,7 +90,7 @@ impl<B: Backend> Batch<B> {
         split: &Split<'_>,
         batch: usize,
         augment: Augment,
-        config: &UNetConfig,
+        config: &DenoiserConfig,
         random: &mut StepRandom,
         device: &B::Device,
     ) -> Self {
@@ -101,21 +101,21 @@ impl<B: Backend> Batch<B> {
             labels.push(usize::from(split.label(index)));
             if augment == Augment::Mirror && random.unit() < 0.5 {
                 let image: Vec<f32> = split.units(index).collect();
-                for row in image.chunks_exact(config.width * config.channels) {
-                    values.extend(row.rchunks_exact(config.channels).flatten());
+                for row in image.chunks_exact(config.shape.width * config.shape.channels) {
+                    values.extend(row.rchunks_exact(config.shape.channels).flatten());
                 }
             } else {
                 values.extend(split.units(index));
             }
         }
-        Self { images: from_pixels(values, config, device), labels }
+        Self { images: from_pixels(values, config.shape, device), labels }
     }
 }
 
 /// The teacher's loss.
 pub struct TeacherTask<'a> {
     config: &'a TeacherConfig,
-    network: &'a UNetConfig,
+    network: &'a DenoiserConfig,
     diffusion: &'a Diffusion,
     split: Split<'a>,
     seed: u64,
@@ -127,7 +127,7 @@ impl<'a> TeacherTask<'a> {
     /// The task of fitting `split`.
     pub fn new(
         config: &'a TeacherConfig,
-        network: &'a UNetConfig,
+        network: &'a DenoiserConfig,
         diffusion: &'a Diffusion,
         split: Split<'a>,
         seed: u64,
@@ -138,7 +138,7 @@ impl<'a> TeacherTask<'a> {
     }
 
     /// The loss of step `step`, `[1]`: the weighted squared error at timesteps spread evenly over the batch.
-    pub fn loss<B: AutodiffBackend + DenoiserBackend>(&self, net: &UNet<B>, step: u64) -> Tensor<B, 1> {
+    pub fn loss<B: AutodiffBackend + DenoiserBackend>(&self, net: &Denoiser<B>, step: u64) -> Tensor<B, 1> {
         let (config, diffusion, device) = (self.config, self.diffusion, B::Device::default());
         let random = &mut StepRandom::new(self.seed, step);
         let timesteps: Vec<usize> = (random.stratified(config.batch).iter())

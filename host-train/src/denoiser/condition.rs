@@ -1,0 +1,129 @@
+//! What a denoiser is told beside the noised sample.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::silu;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use mote_core::noise::Philox;
+use rand::Rng;
+
+use super::DenoiserConfig;
+use super::layers::{Init, Linear};
+
+/// Longest period of the timestep's sines and cosines, in timesteps / 2 pi.
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// What the network is told, a row a sample.
+#[derive(Debug, Clone)]
+pub struct Condition<B: Backend> {
+    /// The timestep's features, `[batch, embedding]`: `cos(t w_i)` then `sin(t w_i)` for
+    /// `w_i = 10000^(-i / (embedding / 2))`, the timestep t counted as if there were 1000.
+    pub time: Tensor<B, 2>,
+    /// One-hot class, `[batch, classes + 1]`.
+    pub class: Tensor<B, 2>,
+    /// Input channels beside the sample's, `[batch, extra_channels, height, width]`: the estimate of `x0` where the
+    /// network conditions on itself, then the given image. None stands for zeros.
+    pub extra: Option<Tensor<B, 4>>,
+    /// While training, the seed of dropout's masks. None drops nothing.
+    pub dropout: Option<u64>,
+}
+
+impl<B: Backend> Condition<B> {
+    /// One row for each timestep (of `timesteps`) and class, without extra channels or dropout; class `config.classes`
+    /// is none.
+    ///
+    /// # Panics
+    /// If the lengths differ or a class is greater than `config.classes`.
+    pub fn new(config: &DenoiserConfig, of: &[u32], timesteps: usize, classes: &[usize], device: &B::Device) -> Self {
+        assert_eq!(of.len(), classes.len());
+        let embedding = config.architecture.embedding();
+        let half = embedding / 2;
+        let angle =
+            |t: u32, i: usize| f64::from(t) * 1000.0 / timesteps as f64 * MAX_PERIOD.powf(-(i as f64) / half as f64);
+        let mut time = Vec::with_capacity(of.len() * embedding);
+        let mut class = vec![0f32; of.len() * (config.classes + 1)];
+        for (row, (&t, &label)) in of.iter().zip(classes).enumerate() {
+            assert!(label <= config.classes, "class {label}");
+            time.extend((0..half).map(|i| angle(t, i).cos() as f32));
+            time.extend((0..half).map(|i| angle(t, i).sin() as f32));
+            class[row * (config.classes + 1) + label] = 1.0;
+        }
+        Self {
+            time: Tensor::from_data(TensorData::new(time, [of.len(), embedding]), device),
+            class: Tensor::from_data(TensorData::new(class, [of.len(), config.classes + 1]), device),
+            extra: None,
+            dropout: None,
+        }
+    }
+
+    /// `x` and the extra channels of a network that reads `inputs` channels.
+    ///
+    /// # Panics
+    /// If there are extra channels, but not as many as the network reads.
+    pub(super) fn input(&self, x: Tensor<B, 4>, inputs: usize) -> Tensor<B, 4> {
+        let [batch, channels, height, width] = x.dims();
+        let wanted = [batch, inputs - channels, height, width];
+        let extra = match &self.extra {
+            Some(extra) => {
+                assert_eq!(extra.dims(), wanted, "extra channels");
+                extra.clone()
+            }
+            None if inputs == channels => return x,
+            None => Tensor::zeros(wanted, &x.device()),
+        };
+        Tensor::cat(vec![x, extra], 1)
+    }
+}
+
+/// From the condition to what every block's scale and shift are made of.
+#[derive(Module, Debug)]
+pub struct Embedding<B: Backend> {
+    /// `[embedding, embedding]`
+    pub time_in: Linear<B>,
+    /// `[embedding, embedding]`
+    pub time_out: Linear<B>,
+    /// `[classes + 1, embedding]`
+    pub class: Param<Tensor<B, 2>>,
+}
+
+impl<B: Backend> Embedding<B> {
+    pub(super) fn new(config: &DenoiserConfig, init: &mut Init<B>) -> Self {
+        let embedding = config.architecture.embedding();
+        Self {
+            time_in: Linear::new(embedding, embedding, init),
+            time_out: Linear::new(embedding, embedding, init),
+            class: init.uniform([config.classes + 1, embedding], 0.5),
+        }
+    }
+
+    /// `silu(time_out(silu(time_in(features))) + class[label])`, `[batch, embedding]`.
+    pub fn forward(&self, condition: &Condition<B>) -> Tensor<B, 2> {
+        let time = self.time_out.forward(silu(self.time_in.forward(condition.time.clone())));
+        silu(time + condition.class.clone().matmul(self.class.val()))
+    }
+}
+
+/// The masks of one forward pass (Srivastava et al., *Dropout*, 2014): a value is zeroed with probability `rate`, and
+/// multiplied by `1 / (1 - rate)` if it is not.
+pub(super) struct Dropout {
+    rate: f64,
+    random: Option<Philox>,
+}
+
+impl Dropout {
+    /// The masks are a function of `seed` and of the shapes asked for, in order; without a seed nothing is dropped.
+    pub(super) fn new(rate: f64, seed: Option<u64>) -> Self {
+        Self { rate, random: seed.filter(|_| rate > 0.0).map(Philox::new) }
+    }
+
+    pub(super) fn apply<B: Backend>(&mut self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let Some(random) = &mut self.random else { return x };
+        let dropped = (self.rate * 4_294_967_296.0) as u32;
+        let kept = (1.0 / (1.0 - self.rate)) as f32;
+        let shape = x.dims();
+        let mask = (0..shape.iter().product()).map(|_| if random.next_u32() < dropped { 0.0 } else { kept });
+        let mask = TensorData::new(mask.collect::<Vec<f32>>(), shape);
+        let device = x.device();
+        x * Tensor::from_data(mask, &device)
+    }
+}

@@ -1,0 +1,135 @@
+//! Layers and their first values.
+
+use burn::module::{Module, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use mote_core::noise::Philox;
+use rand::Rng;
+
+use crate::ops::DenoiserBackend;
+
+/// Source of first values.
+pub(super) struct Init<B: Backend> {
+    random: Philox,
+    device: B::Device,
+}
+
+/// First values of a layer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Uniform within `1 / sqrt(inputs)`.
+    Random,
+    Zero,
+}
+
+impl<B: Backend> Init<B> {
+    pub(super) fn new(seed: u64, device: &B::Device) -> Self {
+        Self { random: Philox::new(seed), device: device.clone() }
+    }
+
+    pub(super) fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Param<Tensor<B, D>> {
+        let len = shape.iter().product();
+        let unit = |word: u32| (word >> 8) as f32 / (1 << 23) as f32 - 1.0;
+        let values: Vec<f32> = (0..len).map(|_| bound * unit(self.random.next_u32())).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    fn filled<const D: usize>(&self, shape: [usize; D], value: f32) -> Param<Tensor<B, D>> {
+        Param::from_tensor(Tensor::full(shape, value, &self.device))
+    }
+
+    /// A weight of `inputs` values an output, and a bias.
+    fn layer<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        [inputs, outputs]: [usize; 2],
+        start: Start,
+    ) -> (Param<Tensor<B, D>>, Param<Tensor<B, 1>>) {
+        let bound = 1.0 / (inputs as f32).sqrt();
+        match start {
+            Start::Random => (self.uniform(shape, bound), self.uniform([outputs], bound)),
+            Start::Zero => (self.filled(shape, 0.0), self.filled([outputs], 0.0)),
+        }
+    }
+}
+
+/// A fully connected layer.
+#[derive(Module, Debug)]
+pub struct Linear<B: Backend> {
+    /// `[in, out]`
+    pub weight: Param<Tensor<B, 2>>,
+    /// `[out]`
+    pub bias: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Linear<B> {
+    pub(super) fn new(input: usize, output: usize, init: &mut Init<B>) -> Self {
+        Self::start(input, output, Start::Random, init)
+    }
+
+    pub(super) fn start(input: usize, output: usize, start: Start, init: &mut Init<B>) -> Self {
+        let (weight, bias) = init.layer([input, output], [input, output], start);
+        Self { weight, bias }
+    }
+
+    /// `[batch, in]` to `[batch, out]`
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        x.matmul(self.weight.val()) + self.bias.val().unsqueeze()
+    }
+}
+
+/// A convolution with padding `kernel / 2`.
+#[derive(Module, Debug)]
+pub struct Conv<B: Backend> {
+    /// `[out, in, kernel, kernel]`
+    pub weight: Param<Tensor<B, 4>>,
+    /// `[out]`
+    pub bias: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Conv<B> {
+    pub(super) fn new(input: usize, output: usize, kernel: usize, start: Start, init: &mut Init<B>) -> Self {
+        let shape = [output, input, kernel, kernel];
+        let (weight, bias) = init.layer(shape, [input * kernel * kernel, output], start);
+        Self { weight, bias }
+    }
+}
+
+impl<B: DenoiserBackend> Conv<B> {
+    pub(super) fn forward(&self, x: Tensor<B, 4>, stride: usize) -> Tensor<B, 4> {
+        B::conv(x, self.weight.val(), self.bias.val(), stride)
+    }
+}
+
+/// Group normalization.
+#[derive(Module, Debug)]
+pub struct Norm<B: Backend> {
+    /// `[channels]`
+    pub gain: Param<Tensor<B, 1>>,
+    /// `[channels]`
+    pub bias: Param<Tensor<B, 1>>,
+    /// Groups of all channels together.
+    pub groups: usize,
+}
+
+impl<B: Backend> Norm<B> {
+    pub(super) fn new(channels: usize, groups: usize, init: &mut Init<B>) -> Self {
+        Self { gain: init.filled([channels], 1.0), bias: init.filled([channels], 0.0), groups }
+    }
+
+    /// Gain and offset with scale and shift folded in, each `[batch, channels]`: `gain (1 + scale)` and
+    /// `bias (1 + scale) + shift`, where `affine`, `[batch, 2 channels]`, is scale then shift.
+    pub(super) fn folded(&self, affine: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+        let channels = affine.dims()[1] / 2;
+        let scale = affine.clone().narrow(1, 0, channels) + 1.0;
+        let shift = affine.narrow(1, channels, channels);
+        [scale.clone() * self.gain.val().unsqueeze(), scale * self.bias.val().unsqueeze() + shift]
+    }
+}
+
+impl<B: DenoiserBackend> Norm<B> {
+    /// The normalization and SiLU.
+    pub(super) fn silu(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        B::group_norm_silu(x, self.gain.val().unsqueeze(), self.bias.val().unsqueeze(), self.groups)
+    }
+}
