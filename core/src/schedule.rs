@@ -178,6 +178,45 @@ pub fn log_snr(alpha_bar: f64) -> f64 {
     log(snr(alpha_bar))
 }
 
+/// Squared amplitude of the data at a logarithm of the signal-to-noise ratio: the inverse of [`log_snr`].
+pub fn alpha_bar_of_log_snr(log_snr: f64) -> f64 {
+    1.0 / (1.0 + exp(-log_snr))
+}
+
+/// [`log_snr`] at a timestep in continuous time, `0.0..=T - 1.0`: on straight lines between the timesteps, which keep their
+/// own. The process is decided by how this falls with time (Kingma, Salimans, Poole, Ho, *Variational Diffusion Models*,
+/// 2021, section 3.1).
+///
+/// Times outside are taken for the nearer end. `alpha_bars` must not be empty, and its last must not be zero.
+pub fn log_snr_at(alpha_bars: &[f64], timestep: f64) -> f64 {
+    let [before, after, share] = around(alpha_bars, timestep);
+    before + share * (after - before)
+}
+
+/// By how much [`log_snr_at`] falls per timestep at `timestep`; at a whole one, from there to the next.
+pub fn log_snr_fall(alpha_bars: &[f64], timestep: f64) -> f64 {
+    let [before, after, _] = around(alpha_bars, timestep);
+    before - after
+}
+
+/// The logarithms at the two timesteps around `timestep`, and the share of the way to the second.
+fn around(alpha_bars: &[f64], timestep: f64) -> [f64; 3] {
+    let last = alpha_bars.len() - 1;
+    let timestep = timestep.clamp(0.0, last as f64);
+    let index = (timestep as usize).min(last.saturating_sub(1));
+    [log_snr(alpha_bars[index]), log_snr(alpha_bars[(index + 1).min(last)]), timestep - index as f64]
+}
+
+/// The timestep in continuous time where [`log_snr_at`] is `log_snr`; an end where it is nowhere.
+pub fn timestep_of_log_snr(alpha_bars: &[f64], wanted: f64) -> f64 {
+    let index = alpha_bars.partition_point(|&alpha_bar| log_snr(alpha_bar) > wanted);
+    if index == 0 || index == alpha_bars.len() {
+        return index.saturating_sub(1) as f64;
+    }
+    let [before, after] = [log_snr(alpha_bars[index - 1]), log_snr(alpha_bars[index])];
+    (index - 1) as f64 + (before - wanted) / (before - after)
+}
+
 /// Variance of one jump of the forward process from `alpha_bar_prev` to the noisier `alpha_bar`; for neighbors, beta.
 pub fn jump_variance(alpha_bar: f64, alpha_bar_prev: f64) -> f64 {
     1.0 - alpha_bar / alpha_bar_prev
@@ -276,6 +315,29 @@ mod tests {
     #[test]
     fn log_snr_is_zero_at_equal_amplitudes() {
         assert_eq!(log_snr(0.5), 0.0);
+    }
+
+    #[test]
+    fn continuous_time_meets_the_timesteps_and_inverts() {
+        for schedule in EVERY {
+            let (mut betas, mut alpha_bars) = ([0.0; 500], [0.0; 500]);
+            schedule.fill_betas(&mut betas).unwrap();
+            fill_alpha_bars(&betas, &mut alpha_bars);
+            for timestep in [0, 1, 250, 499] {
+                let found = alpha_bar_of_log_snr(log_snr_at(&alpha_bars, timestep as f64));
+                assert!((found / alpha_bars[timestep] - 1.0).abs() < 1e-12, "{schedule:?} {timestep}");
+            }
+            for timestep in [0.0, 0.25, 77.7, 498.5, 499.0] {
+                let found = timestep_of_log_snr(&alpha_bars, log_snr_at(&alpha_bars, timestep));
+                assert!((found - timestep).abs() < 1e-9, "{schedule:?}: {found}, not {timestep}");
+            }
+            let middle = 0.5 * (log_snr(alpha_bars[77]) + log_snr(alpha_bars[78]));
+            assert!((log_snr_at(&alpha_bars, 77.5) - middle).abs() < 1e-12);
+            let fall = log_snr(alpha_bars[77]) - log_snr(alpha_bars[78]);
+            assert!((log_snr_fall(&alpha_bars, 77.5) - fall).abs() < 1e-12);
+            assert_eq!([timestep_of_log_snr(&alpha_bars, 1e3), timestep_of_log_snr(&alpha_bars, -1e3)], [0.0, 499.0]);
+        }
+        assert_eq!(log_snr_at(&[0.5], 3.0), 0.0);
     }
 
     #[test]
