@@ -1,76 +1,16 @@
-//! The diffusion process as training sees it: objective, schedule, loss weights, and the sampler in floats.
+//! The diffusion process as training sees it: objective, schedule, losses, likelihood, and the sampler in floats.
 
+mod config;
+mod forward;
 mod sampler;
 
-use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
-use mote_core::schedule::{Schedule, ScheduleError, fill_alpha_bars, snr};
+use mote_core::schedule::{alpha_bar_of_log_snr, log_snr_at, log_snr_fall, snr};
 use mote_core::step_table::{self, Level, Method, Spacing, StepRow, Variance};
-use serde::{Deserialize, Serialize};
 
+pub use config::{DiffusionConfig, DiffusionError, Objective, ScheduleConfig, Time};
+pub use forward::per_image;
+pub use mote_process::{ReverseVariance, Weighting};
 pub use sampler::{Sampler, from_pixels, guided, to_pixels};
-
-/// What the network's output means; [`step_table::Objective`] has the formulas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Objective {
-    /// The noise.
-    Epsilon,
-    /// The data.
-    X0,
-    /// `signal eps - noise x0`.
-    V,
-}
-
-impl From<Objective> for step_table::Objective {
-    fn from(objective: Objective) -> Self {
-        match objective {
-            Objective::Epsilon => Self::Epsilon,
-            Objective::X0 => Self::X0,
-            Objective::V => Self::V,
-        }
-    }
-}
-
-/// The variances of the forward process; [`Schedule`] has the formulas.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
-#[allow(missing_docs)]
-pub enum ScheduleConfig {
-    Constant { beta: f64 },
-    Linear { start: f64, end: f64 },
-    Cosine { offset: f64 },
-    Sigmoid { start: f64, end: f64 },
-    Tanh { start: f64, end: f64 },
-    Custom { betas: Vec<f64> },
-}
-
-/// How the loss depends on the timestep, before it is scaled to a mean of 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
-pub enum Weighting {
-    /// The squared error of the network's output.
-    Uniform,
-    /// `min(snr, gamma)` on the squared error of x0 (Hang et al., *Min-SNR*, 2023).
-    MinSnr {
-        /// The greatest weight; the paper's is 5.
-        gamma: f64,
-    },
-    /// `max(snr, 1)` on the squared error of x0 (Salimans, Ho 2022, section 4).
-    TruncatedSnr,
-}
-
-/// The process and the objective.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DiffusionConfig {
-    /// What the network predicts.
-    pub objective: Objective,
-    /// Number of timesteps.
-    pub timesteps: usize,
-    /// Their variances.
-    pub schedule: ScheduleConfig,
-}
 
 /// A [`DiffusionConfig`] with its numbers.
 #[derive(Debug, Clone)]
@@ -79,39 +19,24 @@ pub struct Diffusion {
     pub objective: step_table::Objective,
     /// `alpha-bar` of each timestep.
     pub alpha_bars: Vec<f64>,
-}
-
-impl DiffusionConfig {
-    /// Computes the schedule.
-    ///
-    /// # Errors
-    /// [`ScheduleError`] if a variance is not in (0, 1).
-    pub fn build(&self) -> Result<Diffusion, ScheduleError> {
-        let mut betas = vec![0.0; self.timesteps];
-        let mut alpha_bars = betas.clone();
-        self.schedule.borrow().fill_betas(&mut betas)?;
-        fill_alpha_bars(&betas, &mut alpha_bars);
-        Ok(Diffusion { objective: self.objective.into(), alpha_bars })
-    }
-}
-
-impl ScheduleConfig {
-    fn borrow(&self) -> Schedule<'_> {
-        match *self {
-            Self::Constant { beta } => Schedule::Constant { beta },
-            Self::Linear { start, end } => Schedule::Linear { start, end },
-            Self::Cosine { offset } => Schedule::Cosine { offset },
-            Self::Sigmoid { start, end } => Schedule::Sigmoid { start, end },
-            Self::Tanh { start, end } => Schedule::Tanh { start, end },
-            Self::Custom { ref betas } => Schedule::Custom(betas),
-        }
-    }
+    /// At which times there is training.
+    pub time: Time,
+    /// The reverse steps' variance in the variational bound, where the network has no second output for it.
+    pub variance: ReverseVariance,
 }
 
 impl Diffusion {
     /// Number of timesteps.
     pub fn timesteps(&self) -> usize {
         self.alpha_bars.len()
+    }
+
+    /// `alpha-bar` at a time, `0.0..=timesteps - 1.0`; between the timesteps on a straight line of the log-SNR.
+    pub fn alpha_bar(&self, time: f64) -> f64 {
+        if time.fract() == 0.0 {
+            return self.alpha_bars[time as usize];
+        }
+        alpha_bar_of_log_snr(log_snr_at(&self.alpha_bars, time))
     }
 
     /// The deterministic DDIM table of `rows` rows.
@@ -124,25 +49,22 @@ impl Diffusion {
 
     /// Factors of the squared error of the network's output at each of `timesteps`, mean 1 over them.
     pub fn weights(&self, weighting: Weighting, timesteps: &[usize]) -> Vec<f32> {
-        let weight = |&timestep: &usize| {
-            let alpha_bar = self.alpha_bars[timestep];
-            let [_, q] = self.objective.x0_factors(alpha_bar);
-            // x0 = p x + q f, so an error of f is an error of x0 times q.
-            match weighting {
-                Weighting::Uniform => 1.0,
-                Weighting::MinSnr { gamma } => snr(alpha_bar).min(gamma) * q * q,
-                Weighting::TruncatedSnr => snr(alpha_bar).max(1.0) * q * q,
-            }
-        };
-        let weights: Vec<f64> = timesteps.iter().map(weight).collect();
+        let weights: Vec<f64> = timesteps.iter().map(|&timestep| self.weight(weighting, timestep as f64)).collect();
         let mean = weights.iter().sum::<f64>() / weights.len() as f64;
         weights.iter().map(|weight| (weight / mean) as f32).collect()
     }
-}
 
-/// `values[i]` for image i, to be multiplied with `[batch, channels, height, width]`.
-pub fn per_image<B: Backend>(values: &[f32], device: &B::Device) -> Tensor<B, 4> {
-    Tensor::<B, 1>::from_floats(values, device).reshape([values.len(), 1, 1, 1])
+    /// The weight at a time, not scaled.
+    pub fn weight(&self, weighting: Weighting, time: f64) -> f64 {
+        let alpha_bar = self.alpha_bar(time);
+        weighting.factor(self.objective, alpha_bar, || match (self.time, time as usize) {
+            // Of the logarithm times the value: the slope of the signal-to-noise ratio.
+            (Time::Continuous, _) => log_snr_fall(&self.alpha_bars, time) * snr(alpha_bar),
+            // The decoder's: 1 / beta.
+            (Time::Discrete, 0) => 1.0 / (1.0 - alpha_bar),
+            (Time::Discrete, timestep) => snr(self.alpha_bars[timestep - 1]) - snr(alpha_bar),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -150,8 +72,7 @@ mod tests {
     use super::*;
 
     fn cosine(objective: Objective) -> Diffusion {
-        let schedule = ScheduleConfig::Cosine { offset: 0.008 };
-        DiffusionConfig { objective, timesteps: 1000, schedule }.build().unwrap()
+        DiffusionConfig::new(objective, 1000, ScheduleConfig::Cosine { offset: 0.008 }).build().unwrap()
     }
 
     /// Hang et al., table 1: min(snr, gamma) / snr for epsilon, / (snr + 1) for v, up to the common scale.
@@ -172,5 +93,19 @@ mod tests {
             let mean = weights.iter().sum::<f32>() / 1000.0;
             assert!((mean - 1.0).abs() < 1e-3);
         }
+    }
+
+    /// Kingma et al. 2021, equations 13 and 17: the continuous bound is the limit of the discrete one.
+    #[test]
+    fn the_bounds_weights_in_discrete_and_continuous_time_sum_to_the_same() {
+        let config = DiffusionConfig::new(Objective::X0, 1000, ScheduleConfig::Cosine { offset: 0.008 });
+        let discrete = config.build().unwrap();
+        let continuous = DiffusionConfig { time: Time::Continuous, ..config }.build().unwrap();
+        // Over an error that does not depend on time, both are half of what the signal-to-noise ratio falls by.
+        let sum: f64 = (101..=900).map(|timestep| discrete.weight(Weighting::Vlb, f64::from(timestep))).sum();
+        let fine = |i: i32| 100.0 + (f64::from(i) + 0.5) / 100.0;
+        let integral: f64 = (0..80_000).map(|i| continuous.weight(Weighting::Vlb, fine(i)) / 100.0).sum();
+        let fall = 0.5 * (snr(discrete.alpha_bars[100]) - snr(discrete.alpha_bars[900]));
+        assert!((sum / fall - 1.0).abs() < 1e-9 && (integral / fall - 1.0).abs() < 1e-6, "{sum} {integral} {fall}");
     }
 }

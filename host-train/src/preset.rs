@@ -121,7 +121,10 @@ impl Preset {
             }
             None => String::from_utf8(files::read(Path::new(name))?).context("a preset is text")?,
         };
-        toml::from_str(&text).with_context(|| format!("preset {name} is not a recipe"))
+        let mut preset: Self = toml::from_str(&text).with_context(|| format!("preset {name} is not a recipe"))?;
+        let folder = Path::new(name).parent().unwrap_or(Path::new(""));
+        preset.diffusion.schedule = preset.diffusion.schedule.load(folder)?;
+        Ok(preset)
     }
 
     /// The network for a data set.

@@ -22,6 +22,7 @@ pub enum ReverseVariance {
     Beta,
     /// Between both, as a second output of the network says: `exp(u ln beta + (1 - u) ln posterior)` (Nichol, Dhariwal,
     /// *Improved DDPM*, 2021, equation 15); the output is `2 u - 1`, so it is 0 halfway.
+    #[serde(skip)]
     Learned,
 }
 

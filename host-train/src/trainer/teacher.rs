@@ -152,14 +152,8 @@ impl<'a> TeacherTask<'a> {
             }
         }
         let noise = random.normal(images.dims(), &device);
-        let mix = |factors: &dyn Fn(f64) -> [f64; 2]| {
-            let each = |part: usize| -> Vec<f32> {
-                timesteps.iter().map(|&t| factors(diffusion.alpha_bars[t])[part] as f32).collect()
-            };
-            images.clone() * per_image(&each(0), &device) + noise.clone() * per_image(&each(1), &device)
-        };
-        let x = mix(&|alpha_bar| [mote_core::schedule::signal(alpha_bar), mote_core::schedule::noise(alpha_bar)]);
-        let target = mix(&|alpha_bar| diffusion.objective.target_factors(alpha_bar));
+        let times: Vec<f64> = timesteps.iter().map(|&timestep| timestep as f64).collect();
+        let (x, target) = (diffusion.noised(&images, &noise, &times), diffusion.target(&images, &noise, &times));
         let numbers: Vec<u32> = timesteps.iter().map(|&t| t as u32).collect();
         let condition = Condition::new(self.network, &numbers, diffusion.timesteps(), &labels, &device);
         let error = net.forward(x, &condition) - target;
