@@ -1,50 +1,8 @@
 //! The demo's host stages at toy size, as a user runs them, and what they say when something is wrong.
 
 use mote_core::Model;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
-
-/// Builds both programs once, as `cargo test --workspace` has them: with the whole workspace named, the dependencies keep
-/// their features and burn is not compiled again.
-fn program(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let arguments = ["build", "--quiet", "--locked", "--workspace", "--bin", "mote-train", "--bin", "xtask"];
-        let status = Command::new(env!("CARGO")).current_dir(root()).args(arguments).status().expect("cargo starts");
-        assert!(status.success(), "mote-train or xtask does not build");
-    });
-    // This test lies in `deps`, beside the programs.
-    let mut path = std::env::current_exe().expect("the test's own path");
-    path.pop();
-    path.with_file_name(format!("{name}{}", std::env::consts::EXE_SUFFIX))
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Runs a program at the repository's root.
-fn run(name: &str, arguments: &[&str]) -> Output {
-    Command::new(program(name)).current_dir(root()).args(arguments).output().expect("the program starts")
-}
-
-fn succeed(package: &str, arguments: &[&str]) -> String {
-    let output = run(package, arguments);
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{package} {arguments:?}\n{out}\n{err}");
-    out.into_owned()
-}
-
-/// Runs what must fail with `code` and returns its one line on standard error.
-fn fail(package: &str, arguments: &[&str], code: i32) -> String {
-    let output = run(package, arguments);
-    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    assert_eq!(output.status.code(), Some(code), "{package} {arguments:?}: {message}");
-    let last = message.lines().last().unwrap_or_default().to_owned();
-    assert!(!message.contains("panicked"), "{message}");
-    last
-}
+use mote_tests::programs::{fail, root, succeed};
+use std::path::Path;
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("a UTF-8 temporary folder")
