@@ -6,6 +6,7 @@ use mote_core::schedule::{
     signal,
 };
 use mote_core::step_table::{Level, Method, Objective, Spacing, StepRow, Variance};
+use mote_process::{Bound, ReverseVariance};
 
 const GOLDEN: &str = include_str!("../golden/schedulers.txt");
 const TIMESTEPS: usize = 1000;
@@ -199,4 +200,9 @@ fn coefficients_equal_those_of_diffusers() {
     each("noised-of-noise", &|now, _| noise(now));
     each("v-of-x0", &|now, _| Objective::V.target_factors(now)[0]);
     each("v-of-noise", &|now, _| Objective::V.target_factors(now)[1]);
+    let learned = Bound::new(&alpha_bars, ReverseVariance::Learned);
+    for output in [-1.0, -0.25, 0.6, 1.0] {
+        let found = (1..TIMESTEPS).step_by(EVERY).map(|t| learned.log_variance(t, output));
+        assert_equal(&format!("log-variance-learned_range({output:?})"), TIMESTEPS, &found.collect::<Vec<_>>());
+    }
 }
