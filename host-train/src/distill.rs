@@ -11,11 +11,11 @@ use mote_core::noise::NoiseUse;
 use mote_core::step_table::StepRow;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Split;
+use crate::dataset::{Augmentation, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::diffusion::{Diffusion, Sampler, Weighting, per_image};
 use crate::ops::DenoiserBackend;
-use crate::trainer::{Augment, Batch, OptimizerConfig, StepRandom};
+use crate::trainer::{Batch, OptimizerConfig, StepRandom};
 
 /// Trajectories computed at once.
 const CHUNK: usize = 100;
@@ -180,7 +180,7 @@ where
         let mut rows: Vec<usize> = (0..self.batch).map(|index| (first + index) % self.rows.len()).collect();
         rows.sort_unstable();
         let Batch { images, labels: classes } =
-            Batch::<B::InnerBackend>::draw(&self.split, self.batch, Augment::None, config, random, device);
+            Batch::<B::InnerBackend>::draw(&self.split, self.batch, &Augmentation::default(), config, random, device);
         let noise = random.normal(images.dims(), device);
         let each = |factor: &dyn Fn(&StepRow) -> f64| -> Vec<f32> {
             rows.iter().map(|&row| factor(&self.rows[row]) as f32).collect()

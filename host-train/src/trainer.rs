@@ -7,4 +7,4 @@ mod teacher;
 pub use adamw::{AdamW, Decay, OptimizerConfig};
 pub use fit::{Fit, Interrupted, Progressing, Saved, interrupt_flag};
 pub(crate) use teacher::StepRandom;
-pub use teacher::{Augment, Batch, TeacherConfig, TeacherTask};
+pub use teacher::{Batch, TeacherConfig, TeacherTask};

@@ -1,5 +1,6 @@
 //! Labelled samples in memory: images, windows of signals, rows of tables.
 
+mod augment;
 mod folder;
 mod packed;
 mod shape;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
+pub use augment::{Augment, AugmentError, Augmentation};
 pub use folder::folder;
 pub use packed::parse_packed;
 pub use shape::SampleShape;

@@ -99,6 +99,7 @@ impl Run {
             None => dataset::embedded(),
         };
         settings.preset.checked_network(&data)?;
+        settings.preset.train.augment.check(data.shape)?;
         let dir = RunDir::create(dir)?;
         dir.record("version", env!("CARGO_PKG_VERSION"))?;
         dir.record("seed", settings.seed)?;

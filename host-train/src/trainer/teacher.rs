@@ -7,23 +7,13 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::OptimizerConfig;
-use crate::dataset::Split;
+use crate::dataset::{Augmentation, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::diffusion::{Diffusion, Weighting, from_pixels, per_image};
 use crate::ops::DenoiserBackend;
 
 /// 1.0 in the units of core's noise.
 const NOISE_ONE: f32 = 4096.0;
-
-/// How images are varied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Augment {
-    /// Not at all.
-    None,
-    /// Half of them mirrored left to right.
-    Mirror,
-}
 
 /// The numbers of the teacher's training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,8 +25,8 @@ pub struct TeacherConfig {
     pub batch: usize,
     /// Probability that an image's class is hidden, so that guidance has an unconditional output.
     pub class_dropout: f64,
-    /// How images are varied.
-    pub augment: Augment,
+    /// How samples are varied.
+    pub augment: Augmentation,
     /// The loss at each timestep.
     pub weighting: Weighting,
     /// The optimizer.
@@ -89,7 +79,7 @@ impl<B: Backend> Batch<B> {
     pub(crate) fn draw(
         split: &Split<'_>,
         batch: usize,
-        augment: Augment,
+        augment: &Augmentation,
         config: &DenoiserConfig,
         random: &mut StepRandom,
         device: &B::Device,
@@ -99,14 +89,8 @@ impl<B: Backend> Batch<B> {
         for _ in 0..batch {
             let index = random.below(split.len());
             labels.push(usize::from(split.label(index)));
-            if augment == Augment::Mirror && random.unit() < 0.5 {
-                let image: Vec<f32> = split.units(index).collect();
-                for row in image.chunks_exact(config.shape.width * config.shape.channels) {
-                    values.extend(row.rchunks_exact(config.shape.channels).flatten());
-                }
-            } else {
-                values.extend(split.units(index));
-            }
+            let sample = split.units(index).collect();
+            values.extend(augment.apply(sample, split.dataset, &mut || random.unit()));
         }
         Self { images: from_pixels(values, config.shape, device), labels }
     }
@@ -145,7 +129,7 @@ impl<'a> TeacherTask<'a> {
             .map(|u| ((u * diffusion.timesteps() as f64) as usize).min(diffusion.timesteps() - 1))
             .collect();
         let Batch { images, mut labels } =
-            Batch::<B>::draw(&self.split, config.batch, config.augment, self.network, random, &device);
+            Batch::<B>::draw(&self.split, config.batch, &config.augment, self.network, random, &device);
         for label in &mut labels {
             if random.unit() < config.class_dropout {
                 *label = self.network.no_class();
