@@ -5,32 +5,7 @@
 
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
 
-/// Feature vectors, one a row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Features {
-    /// `[n, dims]`.
-    pub values: Vec<f64>,
-    /// Length of a vector.
-    pub dims: usize,
-}
-
-impl Features {
-    /// Number of vectors.
-    pub fn len(&self) -> usize {
-        self.values.len() / self.dims
-    }
-
-    /// Whether there are no vectors.
-    pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
-    }
-
-    /// The vectors with the given numbers, in that order.
-    pub fn select(&self, indices: &[usize]) -> Self {
-        let rows = indices.iter().flat_map(|&index| &self.values[index * self.dims..][..self.dims]);
-        Self { values: rows.copied().collect(), dims: self.dims }
-    }
-}
+use super::features::Features;
 
 /// A mean and a covariance.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,9 +24,9 @@ impl Gaussian {
     pub fn fit(features: &Features) -> Self {
         let n = features.len();
         assert!(n >= 2, "a covariance needs two vectors, got {n}");
-        let rows = DMatrix::from_row_slice(n, features.dims, &features.values);
-        let mean = rows.row_mean().transpose();
-        let mut centered = rows;
+        let values = features.values.iter().copied().map(f64::from);
+        let mut centered = DMatrix::from_iterator(features.dims, n, values).transpose();
+        let mean = centered.row_mean().transpose();
         for mut row in centered.row_iter_mut() {
             row -= mean.transpose();
         }

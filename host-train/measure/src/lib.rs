@@ -1,7 +1,13 @@
 //! Measures and pictures of sample sets.
 
 pub mod canvas;
+pub mod confusion;
+pub mod features;
 pub mod frechet;
+pub mod kernel;
+pub mod manifold;
+pub mod neighbours;
 pub mod npy;
 pub mod plot;
+mod products;
 pub mod sheet;
