@@ -10,7 +10,7 @@ use mote_core::step_table::{self, Level, Method, Spacing, StepRow, Variance};
 pub use config::{DiffusionConfig, DiffusionError, Objective, ScheduleConfig, Time};
 pub use forward::per_image;
 pub use mote_process::{ReverseVariance, Weighting};
-pub use sampler::{Sampler, from_pixels, guided, to_pixels};
+pub use sampler::{Sampler, from_pixels, guided, to_units};
 
 /// A [`DiffusionConfig`] with its numbers.
 #[derive(Debug, Clone)]

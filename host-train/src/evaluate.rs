@@ -1,11 +1,11 @@
-//! How good samples are: a fixed classifier (the judge), Fréchet distance in its features, the report of a run.
+//! How good samples are: a fixed classifier (the judge), distances in its features, the report of a run.
 
 pub mod draw;
 pub mod judge;
 pub mod report;
 pub mod score;
 
-pub use mote_measure::{canvas, frechet, npy, plot, sheet};
+pub use mote_measure::{canvas, confusion, features, frechet, kernel, manifold, neighbours, npy, plot, sheet};
 
 /// Seed of every sample set that is measured: sample i of a set is `(SAMPLING_SEED, i)` with class `i % classes`.
 pub const SAMPLING_SEED: u64 = 1;

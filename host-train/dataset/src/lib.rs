@@ -318,6 +318,11 @@ impl<'a> Split<'a> {
         self.dataset.labels[self.indices[index]]
     }
 
+    /// What a network sees of all samples, `[len, height, width, channels]`, about [-1, 1].
+    pub fn all_units(&self) -> Vec<f32> {
+        self.indices.iter().flat_map(|&index| self.dataset.units(index)).collect()
+    }
+
     /// All pixels, `[len, height, width, channels]`.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::primitives::{Line, Polyline, Primitive, PrimitiveStyle, PrimitiveStyleBuilder, Rectangle};
 use embedded_graphics::text::{Alignment, Baseline, Text, TextStyleBuilder};
 use embedded_graphics::{Drawable, Pixel};
+use mote_dataset::SampleShape;
 
 /// Body text, 7x13 pixels a letter.
 pub const TEXT: &MonoFont<'static> = &embedded_graphics::mono_font::iso_8859_1::FONT_7X13;
@@ -22,6 +23,20 @@ pub const GROUND: Rgb888 = Rgb888::new(250, 250, 247);
 pub const INK: Rgb888 = Rgb888::new(35, 38, 44);
 /// Secondary text and grid lines.
 pub const FAINT: Rgb888 = Rgb888::new(120, 124, 132);
+
+/// Colours that are told apart, for channels, classes and sets; after the last comes the first again.
+pub const PALETTE: [Rgb888; 10] = [
+    Rgb888::new(31, 95, 166),
+    Rgb888::new(200, 88, 24),
+    Rgb888::new(58, 138, 62),
+    Rgb888::new(176, 42, 62),
+    Rgb888::new(122, 84, 168),
+    Rgb888::new(132, 92, 60),
+    Rgb888::new(206, 98, 168),
+    Rgb888::new(96, 100, 108),
+    Rgb888::new(164, 156, 30),
+    Rgb888::new(30, 152, 168),
+];
 
 /// A picture, [`GROUND`] all over to begin with. Coordinates are pixels from the top left; what falls outside is cut.
 #[derive(Debug, Clone)]
@@ -61,12 +76,26 @@ impl Canvas {
         never(Rectangle::new(at.into(), size.into()).into_styled(style).draw(self));
     }
 
-    /// An image, `[height, width, 1 or 3]`, each pixel a square of `scale` pixels.
-    pub fn image(&mut self, pixels: &[u8], [height, width, channels]: [usize; 3], at: (i32, i32), scale: u32) {
-        for (index, pixel) in pixels.chunks_exact(channels).take(height * width).enumerate() {
-            let color = Rgb888::new(pixel[0], pixel[channels / 2], pixel[channels - 1]);
+    /// The outline of a rectangle with its top left corner at `at`, one pixel wide.
+    pub fn outline(&mut self, at: (i32, i32), size: (u32, u32), color: Rgb888) {
+        let style = PrimitiveStyle::with_stroke(color, 1);
+        never(Rectangle::new(at.into(), size.into()).into_styled(style).draw(self));
+    }
+
+    /// An image, `[height, width, channels]`, each pixel a square of `scale` pixels: gray (1 channel, or 2 with opacity) or
+    /// RGB (3, or 4 with opacity); opacity is over [`GROUND`].
+    pub fn image(&mut self, pixels: &[u8], shape: SampleShape, at: (i32, i32), scale: u32) {
+        let SampleShape { width, channels, .. } = shape;
+        for (index, pixel) in pixels.chunks_exact(channels).take(shape.height * width).enumerate() {
+            let [r, g, b] = match *pixel {
+                [r, g, b] => [r, g, b],
+                [r, g, b, opacity, ..] => over([r, g, b], opacity),
+                [gray, opacity] => over([gray; 3], opacity),
+                [gray] => [gray; 3],
+                [] => continue,
+            };
             let (x, y) = ((index % width) as i32 * scale as i32, (index / width) as i32 * scale as i32);
-            self.fill((at.0 + x, at.1 + y), (scale, scale), color);
+            self.fill((at.0 + x, at.1 + y), (scale, scale), Rgb888::new(r, g, b));
         }
     }
 
@@ -99,6 +128,15 @@ impl OriginDimensions for Canvas {
     fn size(&self) -> Size {
         Size::new(self.picture.width(), self.picture.height())
     }
+}
+
+/// A colour of some opacity over [`GROUND`].
+fn over(color: [u8; 3], opacity: u8) -> [u8; 3] {
+    let mix = |top: u8, bottom: u8| {
+        let (top, bottom, opacity) = (u32::from(top), u32::from(bottom), u32::from(opacity));
+        ((top * opacity + bottom * (255 - opacity) + 127) / 255) as u8
+    };
+    [mix(color[0], GROUND.r()), mix(color[1], GROUND.g()), mix(color[2], GROUND.b())]
 }
 
 fn never<T>(result: Result<T, Infallible>) -> T {

@@ -1,5 +1,6 @@
 //! Measures and pictures of sample sets.
 
+pub mod axes;
 pub mod canvas;
 pub mod confusion;
 pub mod features;
@@ -10,4 +11,5 @@ pub mod neighbours;
 pub mod npy;
 pub mod plot;
 mod products;
+pub mod scatter;
 pub mod sheet;

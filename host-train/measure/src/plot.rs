@@ -6,15 +6,15 @@ use anyhow::{Context, ensure};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::text::Alignment;
 
+use super::axes::{Frame, log_ticks, range, ticks};
 use super::canvas::{BOLD, Canvas, FAINT, INK, TEXT};
 
-const SIZE: (i32, i32) = (960, 540);
+const SIZE: (u32, u32) = (960, 540);
 /// The plotting area: left, top, right, bottom.
-const AREA: (i32, i32, i32, i32) = (80, 46, 936, 484);
+const AREA: [i32; 4] = [80, 46, 936, 484];
 const LOSS: Rgb888 = Rgb888::new(31, 95, 166);
 const LOSS_RAW: Rgb888 = Rgb888::new(183, 207, 232);
 const VAL_LOSS: Rgb888 = Rgb888::new(200, 88, 24);
-const GRID: Rgb888 = Rgb888::new(225, 226, 224);
 
 /// Draws a CSV file with a header line and columns `step`, `loss` and perhaps `val_loss` as a PNG file, the loss on a
 /// logarithmic axis. The raw loss is pale; over it runs its mean over the last hundredth of the steps. Values that are
@@ -31,22 +31,24 @@ fn draw(csv: &str, title: &str) -> anyhow::Result<Canvas> {
     let loss = column(csv, "loss")?.context("it has no column `loss`")?;
     let val_loss = column(csv, "val_loss")?.unwrap_or_default();
     ensure!(!loss.is_empty(), "it has no positive loss");
-    let axes = Axes::around(loss.iter().chain(&val_loss));
-    let mut canvas = Canvas::new(SIZE.0 as u32, SIZE.1 as u32);
-    axes.draw(&mut canvas);
+    let frame = frame(loss.iter().chain(&val_loss));
+    let mut canvas = Canvas::new(SIZE.0, SIZE.1);
+    frame.draw(&mut canvas, &ticks(frame.x, 8), &log_ticks(frame.y));
+    canvas.text("step", ((AREA[0] + AREA[2]) / 2, AREA[3] + 28), TEXT, FAINT, Alignment::Center);
+    canvas.text("loss", (16, AREA[1] - 24), TEXT, FAINT, Alignment::Left);
     let mean = running_mean(&loss, loss.len().div_ceil(100));
-    let mut legend = AREA.2;
+    let mut legend = AREA[2];
     for (name, points, color, width) in
         [("", &loss, LOSS_RAW, 1), ("loss", &mean, LOSS, 2), ("validation loss", &val_loss, VAL_LOSS, 2)]
     {
-        let points: Vec<(i32, i32)> = points.iter().map(|&point| axes.place(point)).collect();
+        let points: Vec<(i32, i32)> = points.iter().map(|&(step, loss)| frame.place((step, loss.log10()))).collect();
         canvas.polyline(&points, color, width);
         if !name.is_empty() && !points.is_empty() {
             canvas.text(name, (legend, 18), TEXT, color, Alignment::Right);
             legend -= 7 * (name.len() as i32 + 3);
         }
     }
-    canvas.text(title, (AREA.0, 18), BOLD, INK, Alignment::Left);
+    canvas.text(title, (AREA[0], 18), BOLD, INK, Alignment::Left);
     Ok(canvas)
 }
 
@@ -75,88 +77,15 @@ fn running_mean(points: &[(f64, f64)], window: usize) -> Points {
 }
 
 /// Steps across, the logarithm of the loss up.
-struct Axes {
-    steps: (f64, f64),
-    logs: (f64, f64),
-}
-
-impl Axes {
-    fn around<'a>(points: impl Iterator<Item = &'a (f64, f64)>) -> Self {
-        let empty = (f64::INFINITY, f64::NEG_INFINITY);
-        let widen = |range: (f64, f64), value: f64| (range.0.min(value), range.1.max(value));
-        let (steps, logs) = points
-            .fold((empty, empty), |(steps, logs), &(step, value)| (widen(steps, step), widen(logs, value.log10())));
-        let pad = 0.05 * (logs.1 - logs.0).max(0.2);
-        Self { steps: (steps.0, steps.1.max(steps.0 + 1.0)), logs: (logs.0 - pad, logs.1 + pad) }
-    }
-
-    fn place(&self, (step, value): (f64, f64)) -> (i32, i32) {
-        let across = (step - self.steps.0) / (self.steps.1 - self.steps.0);
-        let up = (value.log10() - self.logs.0) / (self.logs.1 - self.logs.0);
-        let (width, height) = (f64::from(AREA.2 - AREA.0), f64::from(AREA.3 - AREA.1));
-        (AREA.0 + (across * width).round() as i32, AREA.3 - (up * height).round() as i32)
-    }
-
-    fn draw(&self, canvas: &mut Canvas) {
-        for value in log_ticks(self.logs) {
-            let (_, y) = self.place((self.steps.0, value));
-            canvas.line((AREA.0, y), (AREA.2, y), GRID);
-            canvas.text(&label(value), (AREA.0 - 8, y - 6), TEXT, INK, Alignment::Right);
-        }
-        for step in linear_ticks(self.steps) {
-            let (x, _) = self.place((step, 1.0));
-            canvas.line((x, AREA.1), (x, AREA.3), GRID);
-            canvas.text(&label(step), (x, AREA.3 + 8), TEXT, INK, Alignment::Center);
-        }
-        canvas.line((AREA.0, AREA.1), (AREA.0, AREA.3), FAINT);
-        canvas.line((AREA.0, AREA.3), (AREA.2, AREA.3), FAINT);
-        canvas.text("step", ((AREA.0 + AREA.2) / 2, AREA.3 + 28), TEXT, FAINT, Alignment::Center);
-        canvas.text("loss", (16, AREA.1 - 24), TEXT, FAINT, Alignment::Left);
-    }
-}
-
-/// 1, 2 and 5 times powers of ten inside 10^low..10^high; every tenth of a decade's leading digit where that gives
-/// fewer than three.
-fn log_ticks((low, high): (f64, f64)) -> Vec<f64> {
-    let ticks = |digits: &[f64]| -> Vec<f64> {
-        let decades = low.floor() as i32..=high.floor() as i32;
-        let all = decades.flat_map(|decade| digits.iter().map(move |digit| digit * 10f64.powi(decade)));
-        all.filter(|value| (low..=high).contains(&value.log10())).collect()
-    };
-    let fine: Vec<f64> = (20..200).map(|twentieth| f64::from(twentieth) / 20.0).collect();
-    let whole: Vec<f64> = (2..20).map(|half| f64::from(half) / 2.0).collect();
-    let sets = [&[1.0][..], &[1.0, 2.0, 5.0], &whole, &fine];
-    sets.map(ticks).into_iter().find(|ticks| ticks.len() >= 4).unwrap_or_else(|| ticks(&fine))
-}
-
-/// Multiples of 1, 2 or 5 times a power of ten, at most nine of them.
-fn linear_ticks((low, high): (f64, f64)) -> Vec<f64> {
-    let rough = (high - low) / 8.0;
-    let power = 10f64.powf(rough.log10().floor());
-    let every = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power).into_iter().find(|&every| every >= rough);
-    let every = every.unwrap_or(10.0 * power);
-    let first = (low / every).ceil() as i64;
-    (first..).map(|number| number as f64 * every).take_while(|&value| value <= high).collect()
-}
-
-/// A short decimal: no trailing zeros, at most four significant digits after the point.
-fn label(value: f64) -> String {
-    let digits = (4 - value.abs().max(1e-9).log10().floor() as i32).clamp(0, 9) as usize;
-    let text = format!("{value:.digits$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+fn frame<'a>(points: impl Iterator<Item = &'a (f64, f64)> + Clone) -> Frame {
+    let steps = range(points.clone().map(|point| point.0), 0.0);
+    let logs = range(points.map(|point| point.1.log10()), 0.05);
+    Frame { area: AREA, x: steps, y: (logs.0.min(logs.1 - 0.2), logs.1) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_are_round_and_inside() {
-        assert_eq!(linear_ticks((0.0, 1000.0)), [0.0, 200.0, 400.0, 600.0, 800.0, 1000.0]);
-        let labels: Vec<String> = log_ticks((-2.0, 0.0)).iter().map(|&value| label(value)).collect();
-        assert_eq!(labels, ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1"]);
-        assert!(log_ticks((-0.72, -0.66)).len() >= 2);
-    }
 
     #[test]
     fn unusable_cells_are_passed_over_and_missing_columns_named() {
@@ -184,8 +113,15 @@ mod tests {
     #[test]
     fn the_curve_is_drawn_where_the_axes_say() {
         let csv: String = (0..=100).map(|step| format!("{step},{}\n", 10f64.powf(-f64::from(step) / 50.0))).collect();
-        let axes = Axes { steps: (0.0, 100.0), logs: (-2.0, 0.0) };
-        assert_eq!((axes.place((0.0, 1.0)), axes.place((100.0, 0.01))), ((AREA.0, AREA.1), (AREA.2, AREA.3)));
-        assert!(draw(&format!("step,loss\n{csv}"), "line").is_ok());
+        let picture = draw(&format!("step,loss\n{csv}"), "line").unwrap().to_png().unwrap();
+        let picture = image::load_from_memory(&picture).unwrap().to_rgb8();
+        // The pale raw loss: from 1 at step 0 to 0.01 at step 100, on a range wider by a twentieth at each end.
+        for step in [0.0, 25.0, 50.0, 100.0] {
+            let up = (2.0 - step / 50.0 + 0.1) / 2.2;
+            let (x, y) = (80.0 + 856.0 * step / 100.0, 484.0 - 438.0 * up);
+            let near = |dx: i32, dy: i32| picture.get_pixel((x as i32 + dx) as u32, (y as i32 + dy) as u32).0;
+            let drawn = (-2..=2).any(|dx| (-3..=3).any(|dy| near(dx, dy)[2] > near(dx, dy)[0].saturating_add(20)));
+            assert!(drawn, "nothing at step {step}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::dataset::{self, Dataset};
 use crate::evaluate::judge::{self, Judge};
-use crate::evaluate::score::Scorer;
+use crate::evaluate::score::{Part, Scorer};
 use crate::files;
 
 /// Real images and the classifier that judges samples of them.
@@ -23,7 +23,7 @@ pub(super) struct DataArgs {
 /// What [`DataArgs`] name.
 pub(super) struct Loaded {
     pub(super) dataset: Dataset,
-    pub(super) scorer: Scorer,
+    judge: Judge,
     pub(super) judge_sha256: String,
 }
 
@@ -38,7 +38,13 @@ impl DataArgs {
             None => judge::EMBEDDED_FILE.to_vec(),
         };
         let judge = Judge::from_bytes(&file).context("cannot use the judge")?;
-        let scorer = Scorer::new(judge, &dataset)?;
-        Ok(Loaded { dataset, scorer, judge_sha256: files::sha256(&file) })
+        Ok(Loaded { dataset, judge, judge_sha256: files::sha256(&file) })
+    }
+}
+
+impl Loaded {
+    /// A scorer against one part of the data.
+    pub(super) fn scorer(&self, part: Part) -> anyhow::Result<Scorer<'_>> {
+        Scorer::against(part, self.judge.clone(), &self.dataset)
     }
 }

@@ -8,7 +8,7 @@ use super::Usage;
 use super::data::DataArgs;
 use crate::evaluate::SAMPLING_SEED;
 use crate::evaluate::draw::draw;
-use crate::evaluate::score::{Floor, Score};
+use crate::evaluate::score::{FEWEST, Floor, Metric, Part, Score};
 use crate::files;
 use crate::progress::Progress;
 
@@ -41,27 +41,28 @@ struct Output {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let loaded = args.data.load()?;
-    let classes = loaded.scorer.shape().classes;
-    if args.samples < 2 || !args.samples.is_multiple_of(classes) {
+    let scorer = loaded.scorer(Part::HeldOut)?;
+    let classes = scorer.shape().classes;
+    if args.samples < FEWEST || !args.samples.is_multiple_of(classes) {
         return Err(Usage(format!("--samples {} is not a multiple of the {classes} classes", args.samples)).into());
     }
     let file = files::read(&args.model)?;
     let progress = Progress::new("drawing int8 samples");
     let samples = draw(&file, SAMPLING_SEED, args.samples, |done| progress.update(done, args.samples))?;
     progress.finish();
-    let shape = loaded.scorer.shape();
     anyhow::ensure!(
-        samples.shape[1..] == [shape.height, shape.width, shape.channels],
-        "the model draws {:?}, the data is {shape:?}; give --data and --judge that fit",
-        &samples.shape[1..]
+        samples.shape == scorer.shape().sample(),
+        "the model draws {}, the data is {}; give --data and --judge that fit",
+        samples.shape,
+        scorer.shape()
     );
     let output = Output {
         model_sha256: files::sha256(&file),
-        data_sha256: loaded.dataset.sha256,
-        judge_sha256: loaded.judge_sha256,
+        data_sha256: loaded.dataset.sha256.clone(),
+        judge_sha256: loaded.judge_sha256.clone(),
         seed: SAMPLING_SEED,
-        score: loaded.scorer.score(&samples.pixels),
-        floor: loaded.scorer.floor(args.samples),
+        score: scorer.score(&samples.all_units()),
+        floor: scorer.floor(Metric::Frechet, args.samples)[0],
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&output)?);
@@ -69,9 +70,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     let Output { score, floor, .. } = &output;
     println!("samples           {} (seed {SAMPLING_SEED}, sample i has class i % {classes})", score.n);
-    println!("Fréchet distance  {:.3} to {} held-out images", score.frechet, loaded.scorer.held_out_len);
-    println!("  real floor      {:.3} +- {:.3} with {} training images", floor.frechet, floor.deviation, floor.n);
-    println!("class accuracy    {:.1} %", 100.0 * score.accuracy);
-    println!("  of real images  {:.1} %", 100.0 * loaded.scorer.held_out_accuracy);
+    println!("Fréchet distance  {:.3} to {} held-out images", score.frechet, scorer.real().wanted.len());
+    println!("  real floor      {:.3} +- {:.3} with {} training images", floor.mean, floor.deviation, floor.n);
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::Usage;
 use crate::dataset;
 use crate::evaluate::judge::{EMBEDDED_FILE, Judge, Recipe, Shape};
+use crate::evaluate::score::Scorer;
 use crate::files;
 use crate::progress::Progress;
 
@@ -26,9 +27,9 @@ pub(super) struct Args {
     /// Seed of the training
     #[arg(long, default_value_t = Recipe::default().seed, requires = "train")]
     seed: u64,
-    /// Passes over the training images
-    #[arg(long, default_value_t = Recipe::default().epochs, requires = "train")]
-    epochs: usize,
+    /// Passes over the training samples [default: 50, fewer for more than 8,000 samples]
+    #[arg(long, requires = "train")]
+    epochs: Option<usize>,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -38,7 +39,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     };
     let file = match (&args.out, &args.judge) {
         (Some(out), _) => {
-            let recipe = Recipe { seed: args.seed, epochs: args.epochs, ..Recipe::default() };
+            let recipe = Recipe::for_samples(set.train().len());
+            let recipe = Recipe { seed: args.seed, epochs: args.epochs.unwrap_or(recipe.epochs), ..recipe };
             let file = train(&set, &recipe).to_bytes();
             files::write_atomically(out, &file)?;
             file
@@ -49,28 +51,28 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let judge = Judge::from_bytes(&file)?;
     let (found, wanted) = (judge.shape, Shape::of(&set));
     if found != wanted {
-        return Err(Usage(format!(
-            "the judge is for {found:?}, the data is {wanted:?}; give --data and --judge that fit"
-        ))
-        .into());
+        return Err(
+            Usage(format!("the judge is for {found}, the data is {wanted}; give --data and --judge that fit")).into()
+        );
     }
-    let split = set.held_out();
-    let assessment = judge.assess(&split.pixels()?);
+    let scorer = Scorer::new(judge, &set)?;
     println!("judge    {} bytes, sha256 {}", file.len(), files::sha256(&file));
     println!("data     sha256 {}", set.sha256);
-    println!("accuracy {:.2} % of {} held-out images", 100.0 * assessment.accuracy(split.labels()), split.len());
+    let Some(confusion) = scorer.real().confusion(found.classes) else {
+        println!("accuracy none: the data have a single class");
+        return Ok(());
+    };
+    println!("accuracy {:.2} % of {} held-out samples", 100.0 * confusion.accuracy(), set.held_out().len());
     for (class, name) in set.class_names.iter().enumerate() {
-        let of_class = || (0..split.len()).filter(|&index| usize::from(split.label(index)) == class);
-        let right = of_class().filter(|&index| usize::from(assessment.classes[index]) == class).count();
-        println!("  {name:<12} {:5.1} %", 100.0 * right as f64 / of_class().count() as f64);
+        println!("  {name:<12} {:5.1} %", 100.0 * confusion.class_accuracy(class));
     }
     Ok(())
 }
 
 fn train(set: &dataset::Dataset, recipe: &Recipe) -> Judge {
     let progress = Progress::new("training the judge");
-    let judge = Judge::train(&set.train(), recipe, |epoch, loss| {
-        progress.update_with(epoch, recipe.epochs, &format!("loss {loss:.3}"));
+    let judge = Judge::train(&set.train(), recipe, |step, steps, loss| {
+        progress.update_with(step, steps, &format!("loss {loss:.3}"));
     });
     progress.finish();
     judge

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::data::DataArgs;
 use crate::evaluate::report::{ChipFiles, Inputs, report};
+use crate::evaluate::score::Part;
 use crate::progress::Progress;
 
 /// Writes report.json and sheet.png into the run's folder and prints the table.
@@ -33,10 +34,11 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         model: &model,
         chip: args.chip.zip(args.chip_stats).map(|(samples, stats)| ChipFiles { samples, stats }),
         dataset: &loaded.dataset,
-        judge_sha256: loaded.judge_sha256,
+        judge_sha256: loaded.judge_sha256.clone(),
     };
+    let scorer = loaded.scorer(Part::HeldOut)?;
     let progress = Progress::new("drawing int8 samples");
-    let report = report(&inputs, &loaded.scorer, |done, of| progress.update(done, of))?;
+    let report = report(&inputs, &scorer, |done, of| progress.update(done, of))?;
     progress.finish();
     print!("{report}");
     println!("Wrote {} and {}", args.run.join("report.json").display(), args.run.join("sheet.png").display());

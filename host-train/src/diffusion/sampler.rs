@@ -6,7 +6,7 @@ use mote_core::noise::{NoiseUse, normals};
 use mote_core::step_table::StepRow;
 
 use super::Diffusion;
-use crate::dataset::{SampleShape, to_pixel};
+use crate::dataset::SampleShape;
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::evaluate::npy::Samples;
 use crate::ops::DenoiserBackend;
@@ -95,8 +95,8 @@ impl<B: DenoiserBackend> Sampler<'_, B> {
         device: &B::Device,
         mut progress: impl FnMut(usize),
     ) -> Samples {
-        let DenoiserConfig { shape: SampleShape { height, width, channels }, classes, .. } = *self.config;
-        let mut pixels = Vec::with_capacity(count * height * width * channels);
+        let DenoiserConfig { shape, classes, .. } = *self.config;
+        let mut units = Vec::with_capacity(count * shape.len());
         for begin in (0..count).step_by(BATCH) {
             let numbers = begin as u64..(begin + BATCH).min(count) as u64;
             let labels: Vec<usize> = numbers.clone().map(|number| number as usize % classes).collect();
@@ -106,17 +106,16 @@ impl<B: DenoiserBackend> Sampler<'_, B> {
                 let noise = || self.noise(seed, numbers.clone(), NoiseUse::Row(index as u16), device);
                 x = self.row(row, x, &labels, &mut previous, noise);
             }
-            pixels.extend(to_pixels(x));
+            units.extend(to_units(x));
             progress(numbers.end as usize);
         }
-        Samples { pixels, shape: [count, height, width, channels] }
+        Samples::from_units(units, shape)
     }
 }
 
-/// `[n, channels, height, width]` in [-1, 1] to bytes `[n, height, width, channels]`.
-pub fn to_pixels<B: Backend>(x: Tensor<B, 4>) -> Vec<u8> {
-    let values: Vec<f32> = x.permute([0, 2, 3, 1]).into_data().to_vec().expect("f32 backend");
-    values.into_iter().map(to_pixel).collect()
+/// `[n, channels, height, width]` to values `[n, height, width, channels]`.
+pub fn to_units<B: Backend>(x: Tensor<B, 4>) -> Vec<f32> {
+    x.permute([0, 2, 3, 1]).into_data().to_vec().expect("f32 backend")
 }
 
 /// Values `[n, height, width, channels]` to a tensor `[n, channels, height, width]`.

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use super::SAMPLING_SEED;
 use super::draw::draw;
+use super::judge::Shape;
 use super::npy::Samples;
-use super::score::{Floor, Score, Scorer};
-use super::sheet::{Section, rows_of_classes, sheet};
+use super::score::{Floor, Metric, Score, Scorer};
+use super::sheet::{Legend, Section, rows_of_classes, sheet};
 use crate::dataset::Dataset;
 use crate::files;
 
@@ -113,7 +114,11 @@ pub struct Report {
 ///
 /// # Errors
 /// If a file is missing or damaged, or one byte of the chip's samples differs from the host's.
-pub fn report(inputs: &Inputs<'_>, scorer: &Scorer, progress: impl Fn(usize, usize) + Sync) -> anyhow::Result<Report> {
+pub fn report(
+    inputs: &Inputs<'_>,
+    scorer: &Scorer<'_>,
+    progress: impl Fn(usize, usize) + Sync,
+) -> anyhow::Result<Report> {
     let manifest = Manifest::read(&inputs.run.join("manifest.json"))?;
     let file = files::read(inputs.model)?;
     let model = Model::parse(&file).with_context(|| format!("{} is not a usable model", inputs.model.display()))?;
@@ -121,10 +126,8 @@ pub fn report(inputs: &Inputs<'_>, scorer: &Scorer, progress: impl Fn(usize, usi
     let student = read_if_there(&inputs.run.join("student.npy"))?;
     let chip = inputs.chip.as_ref().map(read_chip).transpose()?;
 
-    let found = [model.height(), model.width(), model.channels(), usize::from(model.classes())];
-    let shape = scorer.shape();
-    let wanted = [shape.height, shape.width, shape.channels, shape.classes];
-    ensure!(found == wanted, "the model draws {found:?}, the data is {wanted:?} (height, width, channels, classes)");
+    let found = Shape::of_model(&model);
+    ensure!(found == scorer.shape(), "the model draws {found}, the data is {}", scorer.shape());
     let floats = [&teacher, &student].into_iter().flatten().map(Samples::len).next().unwrap_or(DEFAULT_SAMPLES);
     let n = floats.max(chip.as_ref().map_or(0, |(samples, _)| samples.len()));
     let host = draw(&file, SAMPLING_SEED, n, |done| progress(done, n))?;
@@ -132,7 +135,7 @@ pub fn report(inputs: &Inputs<'_>, scorer: &Scorer, progress: impl Fn(usize, usi
         compare(samples, stats, &host)?;
     }
 
-    let held_out = rows_of_classes(&inputs.dataset.held_out(), SHEET_ROWS)?;
+    let held_out = rows_of_classes(&inputs.dataset.held_out(), SHEET_ROWS);
     let mut entries = vec![(Column::real(scorer, n), &held_out)];
     for (name, stage, samples) in
         [("float teacher", &manifest.teacher, &teacher), ("float student", &manifest.student, &student)]
@@ -170,7 +173,8 @@ pub fn report(inputs: &Inputs<'_>, scorer: &Scorer, progress: impl Fn(usize, usi
     let foot = format!(
         "seed {SAMPLING_SEED}; below the real images, the same place is the same starting noise in every section"
     );
-    let picture = sheet(&inputs.dataset.class_names, &sections, SHEET_ROWS, &foot)?;
+    let legend = Legend { class_names: &inputs.dataset.class_names, scale: &inputs.dataset.channels_scale };
+    let picture = sheet(legend, &sections, SHEET_ROWS, &foot)?;
     files::write_atomically(&inputs.run.join("sheet.png"), &picture.to_png()?)?;
 
     let report = Report {
@@ -178,7 +182,7 @@ pub fn report(inputs: &Inputs<'_>, scorer: &Scorer, progress: impl Fn(usize, usi
         data_sha256: inputs.dataset.sha256.clone(),
         judge_sha256: inputs.judge_sha256.clone(),
         model_sha256: files::sha256(&file),
-        held_out: scorer.held_out_len,
+        held_out: scorer.real().wanted.len(),
         columns: entries.into_iter().map(|(column, _)| column).collect(),
         chip_equals_host,
     };
@@ -202,22 +206,20 @@ impl Column {
         }
     }
 
-    fn measured(name: &str, samples: &Samples, scorer: &Scorer) -> Self {
-        Self::new(name, scorer.score(&samples.pixels), scorer.floor(samples.len()))
+    fn measured(name: &str, samples: &Samples, scorer: &Scorer<'_>) -> Self {
+        Self::new(name, scorer.score(&samples.all_units()), scorer.floor(Metric::Frechet, samples.len())[0])
     }
 
-    /// Real images: their Fréchet distance is the floor, their accuracy the judge's on the held-out images.
-    fn real(scorer: &Scorer, n: usize) -> Self {
-        let floor = scorer.floor(n);
-        let score = Score { n: floor.n, frechet: floor.frechet, accuracy: scorer.held_out_accuracy };
-        Self::new("real", score, floor)
+    /// Real samples: their score is the floor.
+    fn real(scorer: &Scorer<'_>, n: usize) -> Self {
+        Self::new("real", scorer.real_score(n), scorer.floor(Metric::Frechet, n)[0])
     }
 
     /// Lines beside the column's section of the contact sheet.
     fn label(&self) -> Vec<String> {
         let steps = self.steps.map(|steps| format!("{steps} step{}", if steps == 1 { "" } else { "s" }));
-        let accuracy = format!("{:.0} % judged right", 100.0 * self.score.accuracy);
-        [Some(self.name.clone()), steps, Some(accuracy)].into_iter().flatten().collect()
+        let accuracy = self.score.accuracy.map(|accuracy| format!("{:.0} % judged right", 100.0 * accuracy));
+        [Some(self.name.clone()), steps, accuracy].into_iter().flatten().collect()
     }
 }
 
@@ -263,9 +265,10 @@ fn read_chip(chip: &ChipFiles) -> anyhow::Result<(Samples, ChipStats)> {
 fn compare(chip: &Samples, stats: &ChipStats, host: &Samples) -> anyhow::Result<()> {
     let machine = &stats.machine;
     ensure!(stats.seed == SAMPLING_SEED, "{machine} drew with seed {}; draw again with {SAMPLING_SEED}", stats.seed);
-    ensure!(chip.shape[1..] == host.shape[1..], "{machine} drew {:?}, the model draws {:?}", chip.shape, host.shape);
+    ensure!(chip.shape == host.shape, "{machine} drew {}, the model draws {}", chip.shape, host.shape);
+    ensure!(chip.len() <= host.len(), "{machine} drew {} samples, the host {}", chip.len(), host.len());
     for index in 0..chip.len() {
-        let (found, expected) = (chip.image(index), host.image(index));
+        let (found, expected) = (chip.bytes(index), host.bytes(index));
         if let Some(at) = (0..found.len()).find(|&at| found[at] != expected[at]) {
             let (found, expected) = (found[at], expected[at]);
             bail!(
@@ -279,15 +282,17 @@ fn compare(chip: &Samples, stats: &ChipStats, host: &Samples) -> anyhow::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::SampleShape;
 
     #[test]
     fn a_chip_that_differs_in_one_byte_or_in_its_seed_is_refused() {
-        let host = Samples { pixels: (0..24).collect(), shape: [6, 2, 2, 1] };
-        let mut chip = Samples { pixels: (0..12).collect(), shape: [3, 2, 2, 1] };
+        let samples = |n: u8| Samples::from_pixels((0..n).collect(), SampleShape::image(2, 2, 1));
+        let (host, chip, mut changed) = (samples(24), samples(12), (0..12).collect::<Vec<u8>>());
         let json = r#"{"machine":"m","samples":3,"seed":1,"instructions_per_image":5,"flash_bytes":6,"ram_bytes":7,"arena_bytes":8}"#;
         let mut stats: ChipStats = serde_json::from_str(json).unwrap();
         compare(&chip, &stats, &host).unwrap();
-        chip.pixels[9] ^= 1;
+        changed[9] ^= 1;
+        let chip = Samples::from_pixels(changed, chip.shape);
         let error = compare(&chip, &stats, &host).unwrap_err().to_string();
         assert!(error.contains("sample 2 of m: byte 1 is 8, the host's is 9"), "{error}");
         stats.seed = 2;

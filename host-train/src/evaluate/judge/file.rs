@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 
 use burn::module::Param;
-use burn::nn::Linear;
-use burn::nn::conv::Conv2d;
 use burn::tensor::{Tensor, TensorData};
 use half::f16;
 use safetensors::tensor::TensorView;
@@ -43,26 +41,30 @@ impl Judge {
         let entry = header.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY));
         let shape: Shape = entry.and_then(|json| serde_json::from_str(json).ok()).ok_or(JudgeError::Metadata)?;
         let sides = [shape.height, shape.width, shape.channels, shape.classes];
-        if sides.iter().any(|side| !(1..=4096).contains(side)) || shape.classes > 256 {
+        if sides.iter().any(|side| !(1..=4096).contains(side)) {
             return Err(JudgeError::Metadata);
+        }
+        if shape.needs_no_network() {
+            return Ok(Self::of_values(shape));
         }
         let tensors = SafeTensors::deserialize(file)?;
         let mut net = Net::new(shape, 0.0, &Default::default());
         for (name, slot) in slots(&mut net) {
             match slot {
-                Slot::Four(param) => load(&tensors, name, param)?,
-                Slot::Two(param) => load(&tensors, name, param)?,
-                Slot::One(param) => load(&tensors, name, param)?,
+                Slot::Four(param) => load(&tensors, &name, param)?,
+                Slot::Two(param) => load(&tensors, &name, param)?,
+                Slot::One(param) => load(&tensors, &name, param)?,
             }
         }
-        Ok(Self { net, shape })
+        Ok(Self { net: Some(net), shape })
     }
 
-    /// The file of this judge. Weights that are not f16 numbers are rounded.
+    /// The file of this judge. Weights that are not f16 numbers are rounded; a judge without a network has no tensors.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut net = self.net.clone();
-        let tensors: Vec<(&str, Vec<usize>, Vec<u8>)> = slots(&mut net)
-            .into_iter()
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = net
+            .iter_mut()
+            .flat_map(slots)
             .map(|(name, slot)| {
                 let data = match slot {
                     Slot::Four(param) => param.val().into_data(),
@@ -74,7 +76,7 @@ impl Judge {
             })
             .collect();
         let views = tensors.iter().map(|(name, shape, bytes)| {
-            (*name, TensorView::new(Dtype::F16, shape.clone(), bytes).expect("two bytes a value"))
+            (name, TensorView::new(Dtype::F16, shape.clone(), bytes).expect("two bytes a value"))
         });
         // One key only: the order of several would differ from run to run.
         let shape = serde_json::to_string(&self.shape).expect("four numbers");
@@ -91,27 +93,19 @@ enum Slot<'a> {
 }
 
 /// Every parameter with its name in the file.
-fn slots(net: &mut Net<Flex>) -> Vec<(&'static str, Slot<'_>)> {
-    fn conv<'a>(conv: &'a mut Conv2d<Flex>, weight: &'static str, bias: &'static str) -> [(&'static str, Slot<'a>); 2] {
-        let bias_slot = conv.bias.as_mut().expect("every layer has a bias");
-        [(weight, Slot::Four(&mut conv.weight)), (bias, Slot::One(bias_slot))]
+fn slots(net: &mut Net<Flex>) -> Vec<(String, Slot<'_>)> {
+    fn bias(bias: &mut Option<Param<Tensor<Flex, 1>>>) -> Slot<'_> {
+        Slot::One(bias.as_mut().expect("every layer has a bias"))
     }
-    fn linear<'a>(
-        linear: &'a mut Linear<Flex>,
-        weight: &'static str,
-        bias: &'static str,
-    ) -> [(&'static str, Slot<'a>); 2] {
-        let bias_slot = linear.bias.as_mut().expect("every layer has a bias");
-        [(weight, Slot::Two(&mut linear.weight)), (bias, Slot::One(bias_slot))]
-    }
-    let layers = [
-        conv(&mut net.conv1, "conv1.weight", "conv1.bias"),
-        conv(&mut net.conv2, "conv2.weight", "conv2.bias"),
-        conv(&mut net.conv3, "conv3.weight", "conv3.bias"),
-        linear(&mut net.hidden, "hidden.weight", "hidden.bias"),
-        linear(&mut net.head, "head.weight", "head.bias"),
-    ];
-    layers.into_iter().flatten().collect()
+    let convs = net.convs.iter_mut().enumerate().flat_map(|(index, conv)| {
+        let name = |part| format!("conv{}.{part}", index + 1);
+        [(name("weight"), Slot::Four(&mut conv.weight)), (name("bias"), bias(&mut conv.bias))]
+    });
+    let linears = [("hidden", &mut net.hidden), ("head", &mut net.head)].into_iter().flat_map(|(layer, linear)| {
+        let name = |part| format!("{layer}.{part}");
+        [(name("weight"), Slot::Two(&mut linear.weight)), (name("bias"), bias(&mut linear.bias))]
+    });
+    convs.chain(linears).collect()
 }
 
 fn load<const D: usize>(

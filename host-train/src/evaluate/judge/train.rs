@@ -1,4 +1,4 @@
-//! How the judge is trained: cross-entropy on shifted and mirrored images.
+//! How the judge is trained: cross-entropy on samples that are shifted and, where they are images, mirrored.
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
@@ -9,8 +9,8 @@ use burn::tensor::{Tensor, TensorData};
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64;
 
-use super::{Flex, Judge, Net, Shape, images};
-use crate::dataset::Split;
+use super::{Flex, Judge, Net, Shape, VARIANTS, images};
+use crate::dataset::{SampleShape, Split};
 
 type Train = Autodiff<Flex>;
 
@@ -29,7 +29,7 @@ pub struct Recipe {
     pub dropout: f64,
     /// Probability mass spread evenly over the classes.
     pub label_smoothing: f32,
-    /// Greatest shift of an image, in pixels, along each axis.
+    /// Greatest shift of an image, in pixels, along each axis; of a signal, along time.
     pub max_shift: i32,
     /// Seed of the initial weights, the order and the shifts.
     pub seed: u64,
@@ -51,10 +51,29 @@ impl Default for Recipe {
     }
 }
 
+/// Samples that a judge of a large data set sees in training.
+const ENOUGH: usize = 400_000;
+
+impl Recipe {
+    /// The default, with fewer passes over more than 8,000 samples: 7 over 60,000.
+    pub fn for_samples(n: usize) -> Self {
+        let default = Self::default();
+        Self { epochs: ENOUGH.div_ceil(n.max(1)).clamp(4, default.epochs), ..default }
+    }
+}
+
 impl Judge {
-    /// Trains a judge on a split; `progress` hears the epoch (from 1) and its mean loss. The weights are f16 numbers.
-    pub fn train(split: &Split<'_>, recipe: &Recipe, mut progress: impl FnMut(usize, f64)) -> Self {
+    /// Trains a judge on a split; `progress` hears the steps done, of how many, and the mean loss of the last 100. The
+    /// weights are f16 numbers.
+    ///
+    /// # Panics
+    /// If the split has fewer samples than a batch.
+    pub fn train(split: &Split<'_>, recipe: &Recipe, mut progress: impl FnMut(usize, usize, f64)) -> Self {
         let shape = Shape::of(split.dataset);
+        if shape.needs_no_network() {
+            return Self::of_values(shape);
+        }
+        assert!(split.len() >= recipe.batch, "{} samples are less than a batch of {}", split.len(), recipe.batch);
         let device = Default::default();
         Train::seed(&device, recipe.seed);
         let mut rng = Pcg64::seed_from_u64(recipe.seed);
@@ -62,61 +81,87 @@ impl Judge {
         let mut optimizer = AdamWConfig::new().with_weight_decay(recipe.weight_decay).init();
         let mut order: Vec<usize> = (0..split.len()).collect();
         let steps = recipe.epochs * (order.len() / recipe.batch);
-        let mut step = 0;
-        for epoch in 1..=recipe.epochs {
+        let mut losses = Vec::with_capacity(steps);
+        for _ in 0..recipe.epochs {
             order.shuffle(&mut rng);
-            let mut total = 0.0;
             for batch in order.chunks_exact(recipe.batch) {
-                let values = batch.iter().flat_map(|&index| {
-                    let image: Vec<f32> = split.units(index).collect();
-                    augment(&image, shape, recipe.max_shift, &mut rng)
-                });
-                let logits = net.logits(images(values.collect(), shape, &device));
-                let targets =
-                    smooth_targets(batch.iter().map(|&index| split.label(index)), shape, recipe.label_smoothing);
+                let mut values = Vec::with_capacity(recipe.batch * shape.sample().len());
+                let mut labels = Vec::with_capacity(recipe.batch);
+                for &index in batch {
+                    let sample: Vec<f32> = split.units(index).collect();
+                    let sample = augment(&sample, shape.sample(), recipe.max_shift, &mut rng);
+                    if shape.classes > 1 {
+                        labels.push(usize::from(split.label(index)));
+                        values.extend(sample);
+                    } else {
+                        let number = rng.random_range(0..VARIANTS);
+                        labels.push(number);
+                        values.extend(variant(&sample, shape.sample(), number));
+                    }
+                }
+                let logits = net.logits(images(values, shape, &device));
+                let targets = smooth_targets(&labels, shape.outputs(), recipe.label_smoothing);
                 let loss = (log_softmax(logits, 1) * targets).sum_dim(1).mean().neg();
-                total += f64::from(loss.clone().into_scalar());
+                let phase = std::f64::consts::PI * losses.len() as f64 / steps as f64;
+                losses.push(f64::from(loss.clone().into_scalar()));
                 let gradients = GradientsParams::from_grads(loss.backward(), &net);
-                let phase = std::f64::consts::PI * step as f64 / steps as f64;
                 net = optimizer.step(recipe.learning_rate * 0.5 * (1.0 + phase.cos()), net, gradients);
-                step += 1;
+                let recent = &losses[losses.len().saturating_sub(100)..];
+                progress(losses.len(), steps, recent.iter().sum::<f64>() / recent.len() as f64);
             }
-            progress(epoch, total / (order.len() / recipe.batch) as f64);
         }
-        let trained = Self { net: net.valid(), shape };
+        let trained = Self { net: Some(net.valid()), shape };
         Self::from_bytes(&trained.to_bytes()).expect("its own file")
     }
 }
 
-/// The image, in [-1, 1], mirrored half the time and shifted by up to `max_shift`, black where nothing is left.
-fn augment(image: &[f32], shape: Shape, max_shift: i32, rng: &mut Pcg64) -> Vec<f32> {
-    let mirrored = rng.random_range(0..2) == 1;
-    let [down, across] = [0; 2].map(|_: i32| rng.random_range(-max_shift..=max_shift));
+/// The sample, in about [-1, 1]: an image is mirrored half the time and shifted by up to `max_shift`, -1 (black) where
+/// nothing is left; a signal is shifted in time and holds its first or last value there; a vector stays as it is.
+fn augment(sample: &[f32], shape: SampleShape, max_shift: i32, rng: &mut Pcg64) -> Vec<f32> {
+    if shape.is_vector() {
+        return sample.to_vec();
+    }
     let (height, width) = (shape.height as i32, shape.width as i32);
-    let mut out = Vec::with_capacity(image.len());
+    let mirrored = shape.is_image() && rng.random_range(0..2) == 1;
+    let down = if shape.is_image() { rng.random_range(-max_shift..=max_shift) } else { 0 };
+    let across = rng.random_range(-max_shift..=max_shift);
+    let mut out = Vec::with_capacity(sample.len());
     for y in 0..height {
         for x in 0..width {
             let x = if mirrored { width - 1 - x } else { x };
-            let (y, x) = (y + down, x + across);
-            for channel in 0..shape.channels {
-                let inside = (0..height).contains(&y) && (0..width).contains(&x);
-                let at = (y * width + x) as isize * shape.channels as isize + channel as isize;
-                out.push(if inside { image[at as usize] } else { -1.0 });
+            let (y, mut x) = (y + down, x + across);
+            if shape.is_signal() {
+                x = x.clamp(0, width - 1);
+            }
+            if (0..height).contains(&y) && (0..width).contains(&x) {
+                out.extend(&sample[(y * width + x) as usize * shape.channels..][..shape.channels]);
+            } else {
+                out.extend(std::iter::repeat_n(-1.0, shape.channels));
             }
         }
     }
     out
 }
 
+/// One of [`VARIANTS`] variants of a sample: 0 is the sample; 1 and 3 run backwards across; 2 and 3 are upside down, a
+/// signal by its sign.
+pub(super) fn variant(sample: &[f32], shape: SampleShape, number: usize) -> Vec<f32> {
+    let (backwards, upside_down) = (number % 2 == 1, number >= 2);
+    let SampleShape { height, width, channels } = shape;
+    let sign = if upside_down && shape.is_signal() { -1.0 } else { 1.0 };
+    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
+    let from = pixels.map(|(y, x)| {
+        let y = if upside_down { height - 1 - y } else { y };
+        let x = if backwards { width - 1 - x } else { x };
+        (y * width + x) * channels
+    });
+    from.flat_map(|at| &sample[at..at + channels]).map(|value| sign * value).collect()
+}
+
 /// `[n, classes]`: `1 - smoothing` on the label and `smoothing / classes` everywhere.
-fn smooth_targets(labels: impl Iterator<Item = u16>, shape: Shape, smoothing: f32) -> Tensor<Train, 2> {
-    let classes = shape.classes;
+fn smooth_targets(labels: &[usize], classes: usize, smoothing: f32) -> Tensor<Train, 2> {
     let even = smoothing / classes as f32;
-    let rows: Vec<f32> = labels
-        .flat_map(|label| {
-            (0..classes).map(move |class| if class == usize::from(label) { 1.0 - smoothing + even } else { even })
-        })
-        .collect();
-    let n = rows.len() / classes;
-    Tensor::from_data(TensorData::new(rows, [n, classes]), &Default::default())
+    let value = |label: usize, class: usize| if class == label { 1.0 - smoothing + even } else { even };
+    let rows: Vec<f32> = labels.iter().flat_map(|&label| (0..classes).map(move |class| value(label, class))).collect();
+    Tensor::from_data(TensorData::new(rows, [labels.len(), classes]), &Default::default())
 }

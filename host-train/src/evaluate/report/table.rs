@@ -34,6 +34,10 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
+            "Precision: samples that look real; recall: held-out images within the samples' reach (3 neighbours)."
+        )?;
+        writeln!(
+            f,
             "Class accuracy: samples that the judge puts in the class they were drawn for; real: held-out images."
         )?;
         writeln!(f, "Seed {}; sample i has class i % classes. Model {}.", self.seed, short(&self.model_sha256))?;
@@ -65,8 +69,12 @@ impl Report {
             integers("instructions an image", |column| column.instructions_per_image),
             integers("samples measured", |column| Some(column.score.n as u64)),
             row("Fréchet distance", &|column| format!("{:.3}", column.score.frechet)),
-            row("  its floor at that number", &|column| format!("{:.3}", column.floor.frechet)),
-            row("class accuracy", &|column| format!("{:.1} %", 100.0 * column.score.accuracy)),
+            row("  its floor at that number", &|column| format!("{:.3}", column.floor.mean)),
+            row("precision", &|column| format!("{:.3}", column.score.precision)),
+            row("recall", &|column| format!("{:.3}", column.score.recall)),
+            row("class accuracy", &|column| {
+                column.score.accuracy.map_or("-".to_owned(), |accuracy| format!("{:.1} %", 100.0 * accuracy))
+            }),
         ]
     }
 }
@@ -101,8 +109,10 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_is_equally_wide() {
-        let score = Score { n: 400, frechet: 12.3456, accuracy: 0.8125 };
-        let column = Column::new("real", score, Floor { n: 400, frechet: 1.0, deviation: 0.1 });
+        let json = r#"{"n":400,"frechet":12.3456,"kid":0.1,"kid_error":0.01,"precision":0.5,"recall":0.25,"density":0.5,
+            "coverage":0.5,"diversity":3.5,"accuracy":0.8125}"#;
+        let score: Score = serde_json::from_str(json).unwrap();
+        let column = Column::new("real", score, Floor { name: "frechet", n: 400, mean: 1.0, deviation: 0.1 });
         let chip =
             Column { name: "int8, chip".to_owned(), instructions_per_image: Some(123_456_789), ..column.clone() };
         let report = Report {
@@ -116,7 +126,7 @@ mod tests {
         };
         let text = report.to_string();
         let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
-        assert_eq!(lines.len(), 13);
+        assert_eq!(lines.len(), 15);
         assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{text}");
         assert!(text.contains("123,456,789") && text.contains("81.2 %") && text.contains("All 400 samples"), "{text}");
     }
