@@ -157,10 +157,15 @@ class Mlp(nn.Module):
         return pixel(self.linear_out, silu(self.norm_out(h)))
 
 
+def extra_channels(network):
+    """Channels of the input beside the sample's: the network's own estimate, then a given image."""
+    return network["shape"]["channels"] * bool(network.get("self_conditioning")) + network.get("condition_channels", 0)
+
+
 def build(network):
     """The network that a file's description names under `network`."""
     channels, architecture = network["shape"]["channels"], network["architecture"]
-    inputs = channels * (2 if network.get("self_conditioning") else 1) + network.get("condition_channels", 0)
+    inputs = channels + extra_channels(network)
     outputs = channels * (2 if network.get("output") == "mean_and_variance" else 1)
     kind = {"unet": UNet, "mlp": Mlp}[architecture["kind"]]
     return kind(architecture, inputs, outputs, network["classes"])

@@ -51,7 +51,7 @@ fn cases() -> impl Iterator<Item = Case<'static>> {
         let config = serde_json::from_str(line("network")).unwrap();
         let output = numbers(line("output"));
         let step = numbers(line("step")).try_into().unwrap();
-        let parameters = lines.map(|line| {
+        let parameters = lines.filter(|line| line.starts_with("parameter ")).map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
             let number = |index: usize| words[index].parse::<f64>().unwrap();
             let element = (words.len() == 7).then(|| (words[4].parse().unwrap(), number(5), number(6)));
@@ -121,6 +121,31 @@ fn vector(values: &[f32]) -> Tensor<Flex, 1> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &Default::default())
 }
 
+fn assert_all_near(what: &str, found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
+    for (found, expected) in found.iter().zip(expected) {
+        assert_near(what, *found, *expected, largest);
+    }
+}
+
+/// The golden file's noised samples, what the network should say of them, and the condition.
+fn batch(file: &DenoiserFile) -> (Tensor<Host, 4>, Tensor<Host, 4>, Condition<Host>) {
+    let (config, diffusion, device) = (&file.network, file.diffusion.build().unwrap(), Default::default());
+    let shape = [3, config.shape.channels, config.shape.height, config.shape.width];
+    let (data, eps) = (formula(shape, |i| 0.8 * (0.53 * i + 1.0).sin()), formula(shape, |i| 1.3 * (0.91 * i).cos()));
+    let each = |of: fn(f64) -> f64| {
+        let values: Vec<f32> = TIMESTEPS.iter().map(|&t| of(diffusion.alpha_bars[t as usize]) as f32).collect();
+        per_image::<Host>(&values, &device)
+    };
+    let (signal, noise) = (each(signal), each(noise));
+    let x = data.clone() * signal.clone() + eps.clone() * noise.clone();
+    let mut condition = Condition::new(config, &TIMESTEPS, 1000, &LABELS, &device);
+    let extra = config.extra_channels();
+    condition.extra = (extra > 0).then(|| formula([3, extra, shape[2], shape[3]], |i| (0.29 * i).sin()));
+    (x, eps * signal - data * noise, condition)
+}
+
 fn check(case: &Case) {
     let Case { name, config, output: expected, step, parameters } = case;
     let &[loss, norm, learning_rate, beta1, beta2, weight_decay, clip] = step;
@@ -141,33 +166,14 @@ fn check(case: &Case) {
     let file = DenoiserFile::from_bytes(&file).unwrap();
     let net = file.net::<Host>(&device).unwrap();
 
-    // One batch.
-    let diffusion = file.diffusion.build().unwrap();
-    let shape = [3, config.shape.channels, config.shape.height, config.shape.width];
-    let (data, eps) = (formula(shape, |i| 0.8 * (0.53 * i + 1.0).sin()), formula(shape, |i| 1.3 * (0.91 * i).cos()));
-    let each = |of: fn(f64) -> f64| {
-        let values: Vec<f32> = TIMESTEPS.iter().map(|&t| of(diffusion.alpha_bars[t as usize]) as f32).collect();
-        per_image::<Host>(&values, &device)
-    };
-    let (signal, noise) = (each(signal), each(noise));
-    let x = data.clone() * signal.clone() + eps.clone() * noise.clone();
-    let target = eps * signal - data * noise;
-    let mut condition = Condition::new(config, &TIMESTEPS, 1000, &LABELS, &device);
-    let extra = config.extra_channels();
-    condition.extra = (extra > 0).then(|| formula([3, extra, shape[2], shape[3]], |i| (0.29 * i).sin()));
-
+    let (x, target, condition) = batch(&file);
     let output = net.forward(x, &condition);
-    let largest = expected.iter().fold(0.0f64, |most, value| most.max(value.abs()));
-    let found = floats(output.clone().inner());
-    assert_eq!(found.len(), expected.len(), "{name}");
-    for (found, expected) in found.iter().zip(expected) {
-        assert_near(&format!("{name}, output"), *found, *expected, largest);
-    }
+    assert_all_near(&format!("{name}, output"), &floats(output.clone().inner()), expected);
 
     let every: Vec<usize> = (0..1000).collect();
-    let weights = diffusion.weights(Weighting::MinSnr { gamma: 5.0 }, &every);
+    let weights = file.diffusion.build().unwrap().weights(Weighting::MinSnr { gamma: 5.0 }, &every);
     let weights: Vec<f32> = TIMESTEPS.iter().map(|&t| weights[t as usize]).collect();
-    let error = output.narrow(1, 0, shape[1]) - target;
+    let error = output.narrow(1, 0, config.shape.channels) - target;
     let found = (error.clone() * error * per_image(&weights, &device)).mean();
     let gradient = gradients(&net, &found.backward());
     assert_near(&format!("{name}, loss"), floats(found.inner())[0], loss, loss);
@@ -231,4 +237,13 @@ fn six_steps_of_adamw_equal_those_of_pytorch() {
             assert!((found - expected).abs() < 1e-6 * expected.abs(), "step {step}: {found}, not {expected}");
         }
     }
+}
+
+#[test]
+fn weights_that_pytorch_saved_are_read() {
+    let file = DenoiserFile::from_bytes(include_bytes!("../../tests/golden/denoiser.safetensors")).unwrap();
+    let (x, _, condition) = batch(&file);
+    let output = file.net::<Host>(&Default::default()).unwrap().forward(x, &condition);
+    let expected = GOLDEN.lines().find_map(|line| line.strip_prefix("saved ")).map(numbers).unwrap();
+    assert_all_near("output", &floats(output.inner()), &expected);
 }

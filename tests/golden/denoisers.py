@@ -2,7 +2,7 @@
 """Outputs, losses, gradients and a training step of denoisers in PyTorch, in double precision, for host-train/tests/pytorch.rs.
 
     pip install -r tests/golden/requirements.txt
-    python3 tests/golden/denoisers.py             # writes denoisers.txt; --check says whether it is up to date
+    python3 tests/golden/denoisers.py             # writes denoisers.txt and denoiser.safetensors; --check says whether they are up to date
 
 The networks are host-train/pytorch/denoiser.py's. All numbers that go in are formulas. Element i (from 0) of a parameter is
 `0.3 sin(0.37 i + k)`, k the sum of the bytes of its name in a file and i counted in the file's order; of a gain, 1 more. Noised samples: data
@@ -15,6 +15,9 @@ AdamW's settings: learning rate, both betas, weight decay, greatest norm. Then a
 gradient; the sum of that gradient times `cos(i)`; and, unless it is all noise, the element with the greatest gradient: its index, its
 clipped gradient, and what one step adds to it, as a multiple of the learning rate.
 
+`saved`: the output of the network of `denoiser.safetensors`, written from here as mote-train writes such files: the first vector network after
+its step.
+
 `adamw`: four parameters that begin as 1, -2, 3, -4, after each of six steps with the same settings and gradients `(i + 1) sin(1.3 k + 0.7 i)`
 at step k.
 """
@@ -26,7 +29,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "host-train" / "pytorch"))
-from denoiser import build, features, names  # noqa: E402
+from denoiser import build, extra_channels, features, load, names, save  # noqa: E402
 from golden import write_or_check  # noqa: E402
 
 TIMESTEPS, LABELS, GAMMA = [0, 500, 985], [2, 0, 3], 5.0
@@ -70,6 +73,24 @@ def weights(bars):
     return weight / weight.mean()
 
 
+def batch(network):
+    """Data and noise, `[3, channels, height, width]`, and the extra channels."""
+    sides = (network["shape"]["height"], network["shape"]["width"])
+    shape, extra = (3, network["shape"]["channels"], *sides), extra_channels(network)
+    data, noise = elements(shape, lambda i: 0.8 * torch.sin(0.53 * i + 1)), elements(shape, lambda i: 1.3 * torch.cos(0.91 * i))
+    return data, noise, elements((3, extra, *sides), lambda i: torch.sin(0.29 * i))
+
+
+def forward(net, network):
+    """The output for the batch, and what it should be."""
+    data, noise, extra = batch(network)
+    bars = alpha_bars()[TIMESTEPS][:, None, None, None]
+    signal, deviation = bars.sqrt(), (1 - bars).sqrt()
+    x = torch.cat([signal * data + deviation * noise, extra], 1)
+    time = features(TIMESTEPS, 1000, net.embedding.length, torch.float64)
+    return net(x, time, torch.tensor(LABELS)), signal * noise - deviation * data
+
+
 def lines_of(name, network):
     net = build(network).double()
     state = dict(net.named_parameters())
@@ -81,17 +102,9 @@ def lines_of(name, network):
             values = elements(shape, lambda i: 0.3 * torch.sin(0.37 * i + phase)) + (1 if in_file.endswith("gain") else 0)
             parameter.copy_(values.T if turned else values)
 
-    shape = (len(TIMESTEPS), *(network["shape"][side] for side in ("channels", "height", "width")))
-    data, noise = elements(shape, lambda i: 0.8 * torch.sin(0.53 * i + 1)), elements(shape, lambda i: 1.3 * torch.cos(0.91 * i))
-    bars = alpha_bars()
-    each = lambda values: values[TIMESTEPS][:, None, None, None]
-    signal, deviation = each(bars.sqrt()), each((1 - bars).sqrt())
-    x, target = signal * data + deviation * noise, signal * noise - deviation * data
-    extra = next(p for n, p in state.items() if n.endswith("_in.weight") and "time" not in n).shape[1] - shape[1]
-    x = torch.cat([x, elements((shape[0], extra, *shape[2:]), lambda i: torch.sin(0.29 * i))], 1)
-    time = features(TIMESTEPS, 1000, net.embedding.length, torch.float64)
-    output = net(x, time, torch.tensor(LABELS))
-    loss = (each(weights(bars)) * (output[:, :shape[1]] - target) ** 2).mean()
+    output, target = forward(net, network)
+    weight = weights(alpha_bars())[TIMESTEPS][:, None, None, None]
+    loss = (weight * (output[:, :target.shape[1]] - target) ** 2).mean()
     loss.backward()
     output, loss = output.detach(), loss.detach()
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)
@@ -113,6 +126,19 @@ def lines_of(name, network):
         if gradient[greatest].abs() > LEAST:
             words += [str(greatest), number(gradient[greatest]), number(added[greatest])]
         yield " ".join(words)
+    if name == "vector":
+        yield from exchange(net, network)
+
+
+def exchange(net, network):
+    """Writes the network, unless asked to check, and gives the output of what the file then holds."""
+    path = Path(__file__).with_name("denoiser.safetensors")
+    if "--check" not in sys.argv:
+        diffusion = dict(objective="v", timesteps=1000, schedule=dict(kind="cosine", offset=0.008))
+        save(path, net, dict(network=network, diffusion=diffusion, steps=4, guidance=1.0))
+    loaded, description = load(path)
+    output, _ = forward(loaded.double(), description["network"])
+    yield " ".join(["saved", *map(number, output.detach().flatten())])
 
 
 def adamw(parameters):
