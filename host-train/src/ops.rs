@@ -16,15 +16,16 @@ pub use mote_train_kernels::GROUP_NORM_EPSILON;
 
 /// A backend that can run and train the denoiser. The provided operations are burn's.
 pub trait DenoiserBackend: Backend {
-    /// Convolution with padding `kernel / 2`.
+    /// Convolution with padding `rows / 2` and `columns / 2`.
     ///
     /// # Shapes
     /// - x: `[batch, in, height, width]`
-    /// - weight: `[out, in, kernel, kernel]`, kernel 1 or 3; bias: `[out]`
-    /// - result: `[batch, out, ceil(height / stride), ceil(width / stride)]`, stride 1, or 2 with kernel 3
-    fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: usize) -> Tensor<Self, 4> {
-        let pad = weight.dims()[2] / 2;
-        conv2d(x, weight, Some(bias), ConvOptions::new([stride; 2], [pad; 2], [1; 2], 1))
+    /// - weight: `[out, in, rows, columns]`, 1x1, 1x3 or 3x3; bias: `[out]`
+    /// - result: `[batch, out, ceil(height / stride[0]), ceil(width / stride[1])]`; a stride is 1, or 2 where the kernel's
+    ///   side is 3
+    fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: [usize; 2]) -> Tensor<Self, 4> {
+        let [_, _, rows, columns] = weight.dims();
+        conv2d(x, weight, Some(bias), ConvOptions::new(stride, [rows / 2, columns / 2], [1; 2], 1))
     }
 
     /// `silu(gain * (x - mean) / sqrt(variance + epsilon) + offset)`, mean and variance over each group of channels.
@@ -41,13 +42,13 @@ pub trait DenoiserBackend: Backend {
         silu(group_norm(x, gain, offset, groups))
     }
 
-    /// Each pixel becomes 2x2 pixels.
+    /// Each pixel becomes `down` x 2 pixels; `down` is 1 or 2.
     ///
     /// # Shapes
-    /// `[batch, channels, height, width]` to `[batch, channels, 2 height, 2 width]`
-    fn upsample(x: Tensor<Self, 4>) -> Tensor<Self, 4> {
+    /// `[batch, channels, height, width]` to `[batch, channels, down * height, 2 * width]`
+    fn upsample(x: Tensor<Self, 4>, down: usize) -> Tensor<Self, 4> {
         let [_, _, height, width] = x.dims();
-        interpolate(x, [2 * height, 2 * width], InterpolateOptions::new(InterpolateMode::Nearest))
+        interpolate(x, [down * height, 2 * width], InterpolateOptions::new(InterpolateMode::Nearest))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Convolution as sums of shifted rows.
 //!
-//! A chunk of images lies in one long row a channel: `(out_height + 1) * (out_width + 1)` places an image, the last
-//! column and the last row zero. Zeros in front make these the padding of both neighbors, so a tap of the kernel is a
-//! constant shift of the whole row, and the places that are not pixels are computed and passed over. With stride 2 the
-//! even and odd rows and columns are four such rows ("phases"), and a tap is a phase and a shift.
+//! A chunk of images lies in one long row a channel. For a 3x3 kernel that is `(out_height + 1) * (out_width + 1)` places
+//! an image, the last column and the last row zero; a 1x3 kernel needs the zero column alone, a 1x1 kernel neither. Zeros
+//! in front make these the padding of both neighbors, so a tap of the kernel is a constant shift of the whole row, and the
+//! places that are not pixels are computed and passed over. With stride 2 the even and odd rows and columns are four such
+//! rows ("phases"), two if the stride is along the width alone, and a tap is a phase and a shift.
 
 use std::cell::RefCell;
 
@@ -25,17 +26,17 @@ pub struct Shape {
     pub height: usize,
     /// Input pixels across.
     pub width: usize,
-    /// Kernel side: 1 or 3.
-    pub kernel: usize,
-    /// 1, or 2 with kernel 3.
-    pub stride: usize,
+    /// Kernel rows and columns, each 1 or 3: 1x1, 1x3 or 3x3.
+    pub kernel: [usize; 2],
+    /// Down and across: 1, or 2 where the kernel's side is 3.
+    pub stride: [usize; 2],
 }
 
 /// Gradients of a convolution.
 pub struct Gradients {
     /// Where [`Wanted::All`] was asked for.
     pub x: Option<Vec<f32>>,
-    /// `[output, input, kernel, kernel]`
+    /// `[output, input, kernel rows, kernel columns]`
     pub weight: Vec<f32>,
     /// `[output]`
     pub bias: Vec<f32>,
@@ -58,35 +59,41 @@ thread_local! {
 impl Shape {
     /// Output pixels down.
     pub fn out_height(&self) -> usize {
-        self.height.div_ceil(self.stride)
+        self.height.div_ceil(self.stride[0])
     }
 
     /// Output pixels across.
     pub fn out_width(&self) -> usize {
-        self.width.div_ceil(self.stride)
+        self.width.div_ceil(self.stride[1])
     }
 
     fn taps(&self) -> usize {
-        self.kernel * self.kernel
+        self.kernel[0] * self.kernel[1]
     }
 
     fn phases(&self) -> usize {
-        self.stride * self.stride
+        self.stride[0] * self.stride[1]
+    }
+
+    /// Zero rows after an image and zero columns after a row.
+    fn gaps(&self) -> [usize; 2] {
+        self.kernel.map(|side| side / 2)
     }
 
     /// Places from one row of an image to the next.
     fn pitch(&self) -> usize {
-        self.out_width() + 1
+        self.out_width() + self.gaps()[1]
     }
 
     /// Places of `images`.
     fn places(&self, images: usize) -> usize {
-        images * (self.out_height() + 1) * self.pitch()
+        images * (self.out_height() + self.gaps()[0]) * self.pitch()
     }
 
     /// Places before the first image.
     fn front(&self) -> usize {
-        self.pitch() + 1
+        let [rows, columns] = self.gaps();
+        rows * self.pitch() + columns
     }
 
     /// Places of a phase of a channel: what is computed, and what the taps reach before and after.
@@ -96,15 +103,16 @@ impl Shape {
 
     /// The phase and the shift that each tap reads at, row by row.
     fn tap_sources(&self) -> Vec<(usize, isize)> {
-        let source = |k: usize| match (self.kernel, self.stride) {
+        let source = |axis: usize, k: usize| match (self.kernel[axis], self.stride[axis]) {
             (1, _) => (0, 0),
             (_, 1) => (0, k as isize - 1),
             _ => [(1, -1), (0, 0), (1, 0)][k],
         };
         (0..self.taps())
             .map(|tap| {
-                let ((odd_row, row), (odd, column)) = (source(tap / self.kernel), source(tap % self.kernel));
-                (self.stride * odd_row + odd, row * self.pitch() as isize + column)
+                let (odd_row, row) = source(0, tap / self.kernel[1]);
+                let (odd, column) = source(1, tap % self.kernel[1]);
+                (self.stride[1] * odd_row + odd, row * self.pitch() as isize + column)
             })
             .collect()
     }
@@ -113,12 +121,13 @@ impl Shape {
     /// row, its index in the plane, and its number of pixels.
     #[inline(always)]
     fn rows(&self, images: usize, phase: usize, mut each: impl FnMut(usize, usize, usize, usize)) {
-        let (odd_row, odd) = (phase / self.stride, phase % self.stride);
-        let columns = (self.width - odd).div_ceil(self.stride);
+        let [down, across] = self.stride;
+        let (odd_row, odd) = (phase / across, phase % across);
+        let columns = (self.width - odd).div_ceil(across);
         for image in 0..images {
-            for y in 0..(self.height - odd_row).div_ceil(self.stride) {
+            for y in 0..(self.height - odd_row).div_ceil(down) {
                 let place = self.places(image) + y * self.pitch();
-                each(image, place, (y * self.stride + odd_row) * self.width + odd, columns);
+                each(image, place, (y * down + odd_row) * self.width + odd, columns);
             }
         }
     }
@@ -135,7 +144,7 @@ impl Shape {
                 self.rows(images, phase, |image, place, index, columns| {
                     let from = &x[(image * channels + c) * plane..][..plane][index..];
                     let to = &mut to[self.front() + place..][..columns];
-                    if self.stride == 1 {
+                    if self.stride[1] == 1 {
                         to.copy_from_slice(&from[..columns]);
                     } else {
                         to.iter_mut().zip(from.iter().step_by(2)).for_each(|(to, from)| *to = *from);
@@ -160,7 +169,7 @@ impl Shape {
             self.rows(images, phase, |image, place, index, columns| {
                 let from = &from[place..][..columns];
                 let to = &mut out[(image * channels + c) * plane..][..plane][index..];
-                if self.stride == 1 {
+                if self.stride[1] == 1 {
                     to.iter_mut().zip(from).for_each(|(to, from)| *to = from + bias);
                 } else {
                     to.iter_mut().step_by(2).zip(from).for_each(|(to, from)| *to = from + bias);
@@ -171,7 +180,7 @@ impl Shape {
 
     /// The output as an image of a convolution with stride 1: how it and its gradient are packed.
     fn of_output(&self) -> Shape {
-        Shape { height: self.out_height(), width: self.out_width(), stride: 1, ..*self }
+        Shape { height: self.out_height(), width: self.out_width(), stride: [1; 2], ..*self }
     }
 }
 
@@ -242,8 +251,9 @@ pub fn backward(x: &[f32], weight: &[f32], dy: &[f32], shape: Shape, wanted: Wan
             // An even number of channels for `Correlation`.
             packed_dy.resize(shape.output.next_multiple_of(2) * shape.segment(images), 0.0);
             shape.pack(x, shape.input, images, packed);
-            let sums = match shape.kernel {
+            let sums = match shape.taps() {
                 1 => correlate::<1>(packed, packed_dy, shape, images),
+                3 => correlate::<3>(packed, packed_dy, shape, images),
                 _ => correlate::<9>(packed, packed_dy, shape, images),
             };
             if !dx.is_empty() {

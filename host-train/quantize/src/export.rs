@@ -192,7 +192,7 @@ fn choose_scales(graph: &Graph, calibration: &Calibration, tables: &[Option<Tabl
 
 /// Largest weight magnitude of each output channel.
 fn channel_peaks<'a>(conv: &'a GraphConv, graph: &Graph) -> impl Iterator<Item = f32> + 'a {
-    let taps = conv.kernel * conv.kernel * graph.channels_in(conv);
+    let taps = conv.area() * graph.channels_in(conv);
     conv.weights.chunks_exact(taps).map(|weights| weights.iter().fold(0.0f32, |peak, w| peak.max(w.abs())))
 }
 
@@ -220,9 +220,9 @@ impl Rounded<'_> {
                 input: conv.input as u16,
                 norm: norm.as_ref().map(RoundedNorm::spec),
                 output: conv.output as u16,
-                kernel: conv.kernel as u8,
-                stride: conv.stride as u8,
-                upsample: conv.upsample as u8,
+                kernel: conv.kernel[1] as u8,
+                stride: conv.stride[1] as u8,
+                upsample: conv.upsample[1] as u8,
                 destination: if conv.accumulate { Destination::Accumulate } else { Destination::Overwrite },
                 weights,
                 bias,

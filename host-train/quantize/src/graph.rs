@@ -31,7 +31,7 @@ impl GraphTensor {
     }
 }
 
-/// A convolution, zero-padded by `kernel / 2`.
+/// A convolution, zero-padded by `kernel / 2` above and below, left and right.
 #[derive(Clone, Debug)]
 pub struct GraphConv {
     /// Input tensor.
@@ -40,15 +40,15 @@ pub struct GraphConv {
     pub norm: Option<GraphNorm>,
     /// Output tensor.
     pub output: usize,
-    /// Kernel side: 1 or 3.
-    pub kernel: usize,
-    /// 1 or 2.
-    pub stride: usize,
-    /// Nearest-neighbor enlargement of the input: 1 or 2.
-    pub upsample: usize,
+    /// Kernel rows and columns: 1x1, 3x3, or 1x3 for signals.
+    pub kernel: [usize; 2],
+    /// Down and across, 1 or 2 each; 1 down for a 1x3 kernel.
+    pub stride: [usize; 2],
+    /// Nearest-neighbor enlargement of the input, down and across, 1 or 2 each; 1 down for a 1x3 kernel.
+    pub upsample: [usize; 2],
     /// Whether the result is added to the output's content.
     pub accumulate: bool,
-    /// `[channels_out][kernel][kernel][channels_in]`.
+    /// `[channels_out][kernel rows][kernel columns][channels_in]`.
     pub weights: Vec<f32>,
     /// `[channels_out]`.
     pub bias: Vec<f32>,
@@ -131,6 +131,13 @@ pub struct Graph {
 pub(super) const STATE: usize = 0;
 /// Index of the output.
 pub(super) const OUTPUT: usize = 1;
+
+impl GraphConv {
+    /// Pixels of a window.
+    pub fn area(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+}
 
 impl Graph {
     /// An empty network over samples of `sample` (height, width, channels).

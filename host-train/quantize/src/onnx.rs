@@ -96,8 +96,9 @@ impl Builder<'_> {
             _ => (self.values[conv.input].clone(), Scale::over(self.calibration.tensors[conv.input])),
         };
         let mut value = self.round(&value, scale);
-        if conv.upsample == 2 {
-            let scales = self.floats(&[4], &[1.0, 1.0, 2.0, 2.0]);
+        if conv.upsample != [1; 2] {
+            let [tall, wide] = conv.upsample.map(|factor| factor as f32);
+            let scales = self.floats(&[4], &[1.0, 1.0, tall, wide]);
             let modes =
                 [("mode", "nearest"), ("coordinate_transformation_mode", "asymmetric"), ("nearest_mode", "floor")];
             let modes = modes.map(|(name, value)| text(name, value)).to_vec();
@@ -105,11 +106,11 @@ impl Builder<'_> {
             value = self.round(&value, scale);
         }
         let [weights, bias] = self.constants(conv, scale.scale);
-        let pad = (conv.kernel / 2) as i64;
+        let [down, across] = conv.kernel.map(|side| (side / 2) as i64);
         let attributes = vec![
-            ints("kernel_shape", &[conv.kernel as i64; 2]),
-            ints("pads", &[pad; 4]),
-            ints("strides", &[conv.stride as i64; 2]),
+            ints("kernel_shape", &conv.kernel.map(|side| side as i64)),
+            ints("pads", &[down, across, down, across]),
+            ints("strides", &conv.stride.map(|step| step as i64)),
         ];
         let result = self.node("Conv", &[&value, &weights, &bias], attributes);
         self.round(&result, Scale::over(self.calibration.convolved[index]))
@@ -153,7 +154,7 @@ impl Builder<'_> {
     /// Weights and biases that are read as floats and stored as int8 and int32; `scale` is that of the input.
     fn constants(&mut self, conv: &GraphConv, scale: f32) -> [String; 2] {
         let outputs = conv.bias.len();
-        let (area, channels) = (conv.kernel * conv.kernel, self.graph.channels_in(conv));
+        let (area, channels) = (conv.area(), self.graph.channels_in(conv));
         let rows = || conv.weights.chunks_exact(area * channels);
         let peak = |weights: &[f32]| weights.iter().fold(1e-6f32, |peak, w| peak.max(w.abs()));
         let scales: Vec<f32> = rows().map(|weights| peak(weights) / 127.0).collect();
@@ -170,7 +171,7 @@ impl Builder<'_> {
             .zip(&bias_scales)
             .flat_map(|(bias, scale)| ((bias / scale).round() as i32).to_le_bytes())
             .collect();
-        let shape = [outputs, channels, conv.kernel, conv.kernel];
+        let shape = [outputs, channels, conv.kernel[0], conv.kernel[1]];
         let weights = self.initializer(proto::INT8, &shape, weights.iter().map(|&w| w as u8).collect());
         let zeros = self.initializer(proto::INT8, &[outputs], vec![0; outputs]);
         let bias = self.initializer(proto::INT32, &[outputs], bias);

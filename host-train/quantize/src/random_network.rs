@@ -8,6 +8,7 @@ use rand_pcg::Pcg64;
 /// How a convolution of the random network is wired.
 #[derive(Clone)]
 struct Wiring {
+    /// Side of a square kernel.
     kernel: usize,
     stride: usize,
     upsample: usize,
@@ -31,8 +32,9 @@ pub(crate) fn network(seed: u64, heads: Option<usize>) -> Graph {
     let mut conv = |graph: &mut Graph, input: usize, output: usize, wiring: Wiring| {
         let Wiring { kernel, stride, upsample, accumulate, norm } = wiring;
         let (weights, bias) = (Vec::new(), Vec::new());
+        let [kernel, stride, upsample] = [kernel, stride, upsample].map(|both| [both; 2]);
         let mut op = GraphConv { input, norm, output, kernel, stride, upsample, accumulate, weights, bias };
-        let (taps, outputs) = (kernel * kernel * graph.channels_in(&op), graph.tensors[output].shape[2]);
+        let (taps, outputs) = (op.area() * graph.channels_in(&op), graph.tensors[output].shape[2]);
         op.weights = normal(outputs * taps, 1.0 / (taps as f32).sqrt());
         op.bias = normal(outputs, 0.1);
         graph.ops.push(GraphOp::Conv(op));

@@ -113,15 +113,17 @@ impl<'g> Sampler<'g> {
         let [height, width, _] = self.graph.tensors[conv.input].shape;
         let [height_out, width_out, channels_out] = self.graph.tensors[conv.output].shape;
         let channels = self.graph.channels_in(conv);
-        let taps = conv.kernel * conv.kernel * channels;
+        let taps = conv.area() * channels;
+        let [rows, columns] = conv.kernel;
+        let [tall, wide] = conv.upsample;
         let mut window = vec![0.0; taps];
         let mut output = Vec::with_capacity(height_out * width_out * channels_out);
         for (row, column) in (0..height_out).flat_map(|row| (0..width_out).map(move |column| (row, column))) {
             for (tap, part) in window.chunks_exact_mut(channels).enumerate() {
-                let y = (row * conv.stride + tap / conv.kernel).wrapping_sub(conv.kernel / 2);
-                let x = (column * conv.stride + tap % conv.kernel).wrapping_sub(conv.kernel / 2);
-                if y < height * conv.upsample && x < width * conv.upsample {
-                    let at = (y / conv.upsample * width + x / conv.upsample) * channels;
+                let y = (row * conv.stride[0] + tap / columns).wrapping_sub(rows / 2);
+                let x = (column * conv.stride[1] + tap % columns).wrapping_sub(columns / 2);
+                if y < height * tall && x < width * wide {
+                    let at = (y / tall * width + x / wide) * channels;
                     part.copy_from_slice(&input[at..at + channels]);
                 } else {
                     part.fill(0.0);

@@ -15,13 +15,13 @@ use crate::ops::{DenoiserBackend, group_norm};
 pub struct Block<B: Backend> {
     /// Of the input.
     pub norm1: Norm<B>,
-    /// 3x3, to the block's width.
+    /// 3x3 or 1x3, to the block's width.
     pub conv1: Conv<B>,
     /// From the embedding to scale and shift, `[embedding, 2 * width]`.
     pub affine: Linear<B>,
     /// Before scale and shift.
     pub norm2: Norm<B>,
-    /// 3x3.
+    /// 3x3 or 1x3.
     pub conv2: Conv<B>,
     /// After the block, where the level has one.
     pub attention: Option<Attention<B>>,
@@ -37,7 +37,7 @@ pub(super) enum Input {
 }
 
 impl<B: Backend> Block<B> {
-    pub(super) fn new(input: Input, config: &UNetConfig, level: usize, init: &mut Init<B>) -> Self {
+    pub(super) fn new(input: Input, config: &UNetConfig, kernel: [usize; 2], level: usize, init: &mut Init<B>) -> Self {
         let (width, groups) = (config.widths[level], config.groups);
         let parts = match input {
             Input::Plain => 1,
@@ -45,10 +45,10 @@ impl<B: Backend> Block<B> {
         };
         Self {
             norm1: Norm::new(parts * width, parts * groups, init),
-            conv1: Conv::new(parts * width, width, 3, Start::Random, init),
+            conv1: Conv::new(parts * width, width, kernel, Start::Random, init),
             affine: Linear::new(config.embedding, 2 * width, init),
             norm2: Norm::new(width, groups, init),
-            conv2: Conv::new(width, width, 3, Start::Zero, init),
+            conv2: Conv::new(width, width, kernel, Start::Zero, init),
             attention: config.attention.contains(&level).then(|| Attention::new(width, groups, config.heads, init)),
         }
     }
@@ -72,10 +72,10 @@ impl<B: DenoiserBackend> Block<B> {
             Some(skip) => Tensor::cat(vec![x.clone(), skip], 1),
             None => x.clone(),
         };
-        let h = self.conv1.forward(self.norm1.silu(joined), 1);
+        let h = self.conv1.forward(self.norm1.silu(joined));
         let [gain, offset] = self.folded(embedding);
         let h = B::group_norm_silu(h, gain, offset, self.norm2.groups);
-        let x = x + self.conv2.forward(dropout.apply(h), 1);
+        let x = x + self.conv2.forward(dropout.apply(h));
         match &self.attention {
             Some(attention) => attention.forward(x),
             None => x,
@@ -100,8 +100,8 @@ impl<B: Backend> Attention<B> {
     fn new(width: usize, groups: usize, heads: usize, init: &mut Init<B>) -> Self {
         Self {
             norm: Norm::new(width, groups, init),
-            qkv: Conv::new(width, 3 * width, 1, Start::Random, init),
-            out: Conv::new(width, width, 1, Start::Zero, init),
+            qkv: Conv::new(width, 3 * width, [1; 2], Start::Random, init),
+            out: Conv::new(width, width, [1; 2], Start::Zero, init),
             heads,
         }
     }
@@ -113,13 +113,13 @@ impl<B: DenoiserBackend> Attention<B> {
         let head = channels / self.heads;
         let Norm { gain, bias, groups } = &self.norm;
         let normal = group_norm(x.clone(), gain.val().unsqueeze(), bias.val().unsqueeze(), *groups);
-        let qkv = self.qkv.forward(normal, 1);
+        let qkv = self.qkv.forward(normal);
         let [queries, keys, values] = [0, 1, 2].map(|part| {
             let part = qkv.clone().narrow(1, part * channels, channels);
             part.reshape([batch, self.heads, head, height * width])
         });
         let scores = queries.swap_dims(2, 3).matmul(keys) / (head as f64).sqrt();
         let attended = values.matmul(softmax(scores, 3).swap_dims(2, 3));
-        x + self.out.forward(attended.reshape([batch, channels, height, width]), 1)
+        x + self.out.forward(attended.reshape([batch, channels, height, width]))
     }
 }

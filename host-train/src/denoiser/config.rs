@@ -74,7 +74,7 @@ pub enum ConfigError {
         most: usize,
     },
     /// A level cannot be halved and doubled back.
-    #[error("images of {width}x{height} pixels cannot be halved {halvings} times: make both sides multiples of {}, or use fewer widths", 1usize << halvings)]
+    #[error("samples {width} wide and {height} high cannot be halved {halvings} times: make each side (but a single row) a multiple of {}, or use fewer widths", 1usize << halvings)]
     Odd {
         /// Pixels across.
         width: usize,
@@ -211,6 +211,11 @@ impl DenoiserConfig {
     /// The class number that stands for none.
     pub fn no_class(&self) -> usize {
         self.classes
+    }
+
+    /// Rows and columns of the U-Net's convolutions: 3x3, or 1x3 where samples are one pixel high.
+    pub fn kernel(&self) -> [usize; 2] {
+        [if self.shape.is_image() { 3 } else { 1 }, 3]
     }
 
     /// Channels of [`Condition::extra`](super::Condition::extra): the estimate's, then the given image's.

@@ -78,26 +78,48 @@ impl<B: Backend> Linear<B> {
     }
 }
 
-/// A convolution with padding `kernel / 2`.
+/// A convolution with padding `rows / 2` and `columns / 2`.
 #[derive(Module, Debug)]
 pub struct Conv<B: Backend> {
-    /// `[out, in, kernel, kernel]`
+    /// `[out, in, rows, columns]`
     pub weight: Param<Tensor<B, 4>>,
     /// `[out]`
     pub bias: Param<Tensor<B, 1>>,
 }
 
 impl<B: Backend> Conv<B> {
-    pub(super) fn new(input: usize, output: usize, kernel: usize, start: Start, init: &mut Init<B>) -> Self {
-        let shape = [output, input, kernel, kernel];
-        let (weight, bias) = init.layer(shape, [input * kernel * kernel, output], start);
+    pub(super) fn new(
+        input: usize,
+        output: usize,
+        [rows, columns]: [usize; 2],
+        start: Start,
+        init: &mut Init<B>,
+    ) -> Self {
+        let (weight, bias) = init.layer([output, input, rows, columns], [input * rows * columns, output], start);
         Self { weight, bias }
+    }
+
+    /// By how much [`Conv::halve`] divides height and width, and [`Conv::double`] multiplies them.
+    pub(super) fn factors(&self) -> [usize; 2] {
+        let [_, _, rows, columns] = self.weight.dims();
+        [rows, columns].map(|side| if side == 3 { 2 } else { 1 })
     }
 }
 
 impl<B: DenoiserBackend> Conv<B> {
-    pub(super) fn forward(&self, x: Tensor<B, 4>, stride: usize) -> Tensor<B, 4> {
-        B::conv(x, self.weight.val(), self.bias.val(), stride)
+    pub(super) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        B::conv(x, self.weight.val(), self.bias.val(), [1; 2])
+    }
+
+    /// With stride 2 where the kernel's side is 3.
+    pub(super) fn halve(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        B::conv(x, self.weight.val(), self.bias.val(), self.factors())
+    }
+
+    /// Of an enlargement, to twice the side where the kernel's side is 3.
+    pub(super) fn double(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [down, _] = self.factors();
+        self.forward(B::upsample(x, down))
     }
 }
 

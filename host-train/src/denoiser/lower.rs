@@ -58,12 +58,12 @@ struct Lowering<B: Backend> {
 /// How a convolution reads and writes.
 #[derive(Clone, Copy)]
 struct Wiring {
-    stride: usize,
-    upsample: usize,
+    stride: [usize; 2],
+    upsample: [usize; 2],
     accumulate: bool,
 }
 
-const PLAIN: Wiring = Wiring { stride: 1, upsample: 1, accumulate: false };
+const PLAIN: Wiring = Wiring { stride: [1; 2], upsample: [1; 2], accumulate: false };
 const ADD: Wiring = Wiring { accumulate: true, ..PLAIN };
 
 /// The graph's state and output.
@@ -77,11 +77,11 @@ impl<B: Backend> Lowering<B> {
         for level in &net.down {
             level.blocks.iter().for_each(|block| self.block(h, None, block));
             skips.push(h);
-            h = self.grow(h, Weights::of(&level.down), Wiring { stride: 2, ..PLAIN });
+            h = self.grow(h, Weights::of(&level.down), Wiring { stride: level.down.factors(), ..PLAIN });
         }
         net.middle.iter().for_each(|block| self.block(h, None, block));
         for (level, skip) in net.up.iter().zip(skips.into_iter().rev()) {
-            h = self.grow(h, Weights::of(&level.up), Wiring { upsample: 2, ..PLAIN });
+            h = self.grow(h, Weights::of(&level.up), Wiring { upsample: level.up.factors(), ..PLAIN });
             let mut skip = Some(skip);
             level.blocks.iter().for_each(|block| self.block(h, skip.take(), block));
         }
@@ -128,9 +128,9 @@ impl<B: Backend> Lowering<B> {
 
     /// A layer to a new tensor of the residual stream.
     fn grow(&mut self, input: usize, weights: Weights, wiring: Wiring) -> usize {
-        let [height, width, _] = self.graph.tensors[input].shape;
-        let side = |side: usize| (side * wiring.upsample).div_ceil(wiring.stride);
-        let output = self.graph.tensor([side(height), side(width), weights.outputs], Role::Residual);
+        let shape = self.graph.tensors[input].shape;
+        let side = |axis: usize| (shape[axis] * wiring.upsample[axis]).div_ceil(wiring.stride[axis]);
+        let output = self.graph.tensor([side(0), side(1), weights.outputs], Role::Residual);
         self.conv(input, None, output, weights, wiring);
         output
     }
@@ -176,21 +176,27 @@ fn pairs([gain, bias]: [Vec<f32>; 2]) -> Vec<[f32; 2]> {
 /// A layer's constants on the host.
 struct Weights {
     outputs: usize,
-    kernel: usize,
-    /// `[outputs][kernel][kernel][inputs]`
+    kernel: [usize; 2],
+    /// `[outputs][kernel rows][kernel columns][inputs]`
     values: Vec<f32>,
     bias: Vec<f32>,
 }
 
 impl Weights {
     fn of<B: Backend>(conv: &Conv<B>) -> Self {
-        let [outputs, _, kernel, _] = conv.weight.dims();
+        let [outputs, _, rows, columns] = conv.weight.dims();
+        let kernel = [rows, columns];
         Self { outputs, kernel, values: values(conv.weight.val().permute([0, 2, 3, 1])), bias: values(conv.bias.val()) }
     }
 
     fn of_linear<B: Backend>(linear: &Linear<B>) -> Self {
         let [_, outputs] = linear.weight.dims();
-        Self { outputs, kernel: 1, values: values(linear.weight.val().transpose()), bias: values(linear.bias.val()) }
+        Self {
+            outputs,
+            kernel: [1; 2],
+            values: values(linear.weight.val().transpose()),
+            bias: values(linear.bias.val()),
+        }
     }
 }
 
@@ -242,6 +248,7 @@ mod tests {
         };
         let mlp = MlpConfig { width: 12, blocks: 2, groups: 1, embedding: 8, dropout: 0.5 };
         for config in [
+            config(SampleShape::signal(12, 3), 2, Architecture::UNet(unet.clone())),
             config(SampleShape::image(8, 4, 2), 3, Architecture::UNet(unet)),
             config(SampleShape::vector(5), 2, Architecture::Mlp(mlp)),
         ] {

@@ -64,7 +64,8 @@ fn gradients_agree_between_flex_and_ndarray() {
         condition_channels: 2,
         ..small()
     };
-    for config in [small(), told, small_mlp()] {
+    let signal = DenoiserConfig { shape: SampleShape::signal(8, 2), ..told.clone() };
+    for config in [small(), told, signal, small_mlp()] {
         let (ours, theirs) = (gradient::<Autodiff<Flex>>(&config), gradient::<Autodiff<NdArray>>(&config));
         let most = theirs.iter().fold(0f32, |most, value| most.max(value.abs()));
         let worst = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
@@ -77,7 +78,7 @@ fn gradients_agree_between_flex_and_ndarray() {
 fn networks_that_cannot_be_are_refused() {
     let with = |unet: UNetConfig| DenoiserConfig { architecture: Architecture::UNet(unet), ..small() }.check();
     let odd = DenoiserConfig { shape: SampleShape::image(6, 5, 1), ..small() };
-    assert!(odd.check().unwrap_err().to_string().contains("5x6 pixels cannot be halved 1 times"));
+    assert!(odd.check().unwrap_err().to_string().contains("5 wide and 6 high cannot be halved 1 times"));
     assert_eq!(with(UNetConfig { groups: 3, ..small_unet() }), Err(ConfigError::Groups { width: 4, groups: 3 }));
     assert_eq!(
         with(UNetConfig { attention: vec![2], ..small_unet() }),

@@ -1,13 +1,18 @@
-//! A 2-D U-Net of residual blocks, conditioned on timestep and class by scale and shift, with self-attention where the
+//! A U-Net of residual blocks, conditioned on timestep and class by scale and shift, with self-attention where the
 //! recipe asks for it (Dhariwal, Nichol, *Diffusion Models Beat GANs*, 2021).
+//!
+//! All convolutions are 3x3 with zeros around, but an attention's 1x1. Where samples are one pixel high (signals), they are
+//! 1x3 instead, and what halves or doubles the sides below is of the width alone. Normalizations are group normalizations
+//! with epsilon 1e-5 inside the root; `features` are [`Condition::time`]; `label` is the class, or `classes` for none.
 //!
 //! Block: `h = conv1(silu(norm1(x)))`, `h = conv2(dropout(silu(norm2(h) * (1 + scale) + shift)))`, result `x + h`.
 //! `(scale, shift) = affine(silu(e))` with `e = time_out(silu(time_in(features))) + class[label]`.
 //!
-//! Attention, after a block: `x + out(softmax(q k^T / sqrt(channels of a head)) v)` with `(q, k, v) = qkv(norm(x))`.
+//! Attention, after a block: `x + out(softmax(q k^T / sqrt(channels of a head)) v)` with `(q, k, v) = qkv(norm(x))`, over all
+//! pixels; q, k and v are thirds of the channels, heads are consecutive parts of each.
 //!
 //! Net: `conv_in`; each level but the last: blocks, then a stride 2 convolution to the next level's width; the middle
-//! blocks at the last level; back up: nearest upsampling, a convolution to the level's width, blocks, the first of which
+//! blocks at the last level; back up: nearest upsampling to twice the sides, a convolution to the level's width, blocks, the first of which
 //! joins the level's skip; `conv_out(silu(norm_out(h)))`. A joining block normalizes and convolves the concatenation
 //! `(x, skip)` but adds to `x` alone, so it needs no 1x1 convolution and nothing reads the skip after its `conv1`, which
 //! may take its memory. A group of channels never straddles the two halves of a concatenation: both halves have the
@@ -74,7 +79,9 @@ impl UNetConfig {
         ])?;
         let SampleShape { height, width, .. } = shape;
         let halvings = self.widths.len() - 1;
-        if [height, width].iter().any(|side| !side.is_multiple_of(1 << halvings)) {
+        // A signal's one row is not halved.
+        let sides = if shape.height == 1 { vec![width] } else { vec![height, width] };
+        if sides.iter().any(|side| !side.is_multiple_of(1 << halvings)) {
             return Err(ConfigError::Odd { width, height, halvings });
         }
         if let Some(&width) = self.widths.iter().find(|&&width| width == 0 || width % self.groups != 0) {
@@ -95,14 +102,14 @@ impl UNetConfig {
 pub struct DownLevel<B: Backend> {
     /// At the level's size; their last output is the skip of the same level on the way up.
     pub blocks: Vec<Block<B>>,
-    /// 3x3, stride 2, to the next level's width.
+    /// Stride 2, to the next level's width.
     pub down: Conv<B>,
 }
 
 /// A level on the way up.
 #[derive(Module, Debug)]
 pub struct UpLevel<B: Backend> {
-    /// 3x3 after nearest upsampling, to this level's width.
+    /// After nearest upsampling, to this level's width.
     pub up: Conv<B>,
     /// The first one joins the skip.
     pub blocks: Vec<Block<B>>,
@@ -113,7 +120,7 @@ pub struct UpLevel<B: Backend> {
 pub struct UNet<B: Backend> {
     /// Of timestep and class.
     pub embedding: Embedding<B>,
-    /// 3x3, from the image.
+    /// From the sample and the extra channels after it.
     pub conv_in: Conv<B>,
     /// Finest level first.
     pub down: Vec<DownLevel<B>>,
@@ -123,7 +130,7 @@ pub struct UNet<B: Backend> {
     pub up: Vec<UpLevel<B>>,
     /// Of the last block's output.
     pub norm_out: Norm<B>,
-    /// 3x3, to the image.
+    /// To the sample, or the sample and its variance.
     pub conv_out: Conv<B>,
     /// Probability that a value is dropped while training.
     pub dropout: f64,
@@ -133,29 +140,30 @@ impl<B: Backend> UNet<B> {
     pub(super) fn new(unet: &UNetConfig, config: &DenoiserConfig, init: &mut Init<B>) -> Self {
         let levels = || unet.widths.windows(2).enumerate();
         let last = unet.widths.len() - 1;
+        let kernel = config.kernel();
         let blocks = |first: Input, level: usize, count: usize, init: &mut Init<B>| -> Vec<Block<B>> {
             let input = |index| if index == 0 { first } else { Input::Plain };
-            (0..count).map(|index| Block::new(input(index), unet, level, init)).collect()
+            (0..count).map(|index| Block::new(input(index), unet, kernel, level, init)).collect()
         };
         Self {
             embedding: Embedding::new(config, init),
-            conv_in: Conv::new(config.input_channels(), unet.widths[0], 3, Start::Random, init),
+            conv_in: Conv::new(config.input_channels(), unet.widths[0], kernel, Start::Random, init),
             down: levels()
                 .map(|(level, pair)| DownLevel {
                     blocks: blocks(Input::Plain, level, unet.blocks, init),
-                    down: Conv::new(pair[0], pair[1], 3, Start::Random, init),
+                    down: Conv::new(pair[0], pair[1], kernel, Start::Random, init),
                 })
                 .collect(),
             middle: blocks(Input::Plain, last, unet.middle, init),
             up: levels()
                 .rev()
                 .map(|(level, pair)| UpLevel {
-                    up: Conv::new(pair[1], pair[0], 3, Start::Random, init),
+                    up: Conv::new(pair[1], pair[0], kernel, Start::Random, init),
                     blocks: blocks(Input::Joined, level, unet.blocks, init),
                 })
                 .collect(),
             norm_out: Norm::new(unet.widths[0], unet.groups, init),
-            conv_out: Conv::new(unet.widths[0], config.output_channels(), 3, Start::Zero, init),
+            conv_out: Conv::new(unet.widths[0], config.output_channels(), kernel, Start::Zero, init),
             dropout: unet.dropout,
         }
     }
@@ -168,18 +176,18 @@ impl<B: DenoiserBackend> UNet<B> {
         let mut through = |blocks: &[Block<B>], mut skip: Option<Tensor<B, 4>>, h| {
             blocks.iter().fold(h, |h, block| block.forward(h, skip.take(), embedding.clone(), &mut dropout))
         };
-        let mut h = self.conv_in.forward(condition.input(x, self.conv_in.weight.dims()[1]), 1);
+        let mut h = self.conv_in.forward(condition.input(x, self.conv_in.weight.dims()[1]));
         let mut skips = Vec::new();
         for level in &self.down {
             h = through(&level.blocks, None, h);
             skips.push(h.clone());
-            h = level.down.forward(h, 2);
+            h = level.down.halve(h);
         }
         h = through(&self.middle, None, h);
         for (level, skip) in self.up.iter().zip(skips.into_iter().rev()) {
-            h = level.up.forward(B::upsample(h), 1);
+            h = level.up.double(h);
             h = through(&level.blocks, Some(skip), h);
         }
-        self.conv_out.forward(self.norm_out.silu(h), 1)
+        self.conv_out.forward(self.norm_out.silu(h))
     }
 }

@@ -34,15 +34,14 @@ fn wrap<B: burn::tensor::backend::Backend, const D: usize>(primitive: B::FloatTe
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
-fn conv_shape(x: &FlexTensor, weight: &FlexTensor, stride: usize) -> conv::Shape {
+fn conv_shape(x: &FlexTensor, weight: &FlexTensor, stride: [usize; 2]) -> conv::Shape {
     let [_, input, height, width] = dims(x);
-    let [output, weight_input, kernel, kernel_width] = dims(weight);
-    assert!(
-        kernel == kernel_width && weight_input == input,
-        "weight {:?} for {input} channels",
-        weight.layout().shape()
-    );
-    assert!(matches!((kernel, stride), (1 | 3, 1) | (3, 2)), "kernel {kernel} with stride {stride}");
+    let [output, weight_input, rows, columns] = dims(weight);
+    assert!(weight_input == input, "weight {:?} for {input} channels", weight.layout().shape());
+    let kernel = [rows, columns];
+    assert!(matches!(kernel, [1, 1] | [1, 3] | [3, 3]), "a kernel of {rows}x{columns}");
+    let strides = kernel.into_iter().zip(stride);
+    assert!(strides.into_iter().all(|pair| matches!(pair, (_, 1) | (3, 2))), "{rows}x{columns} with stride {stride:?}");
     conv::Shape { input, output, height, width, kernel, stride }
 }
 
@@ -63,8 +62,13 @@ fn affine<'a>(gain: &'a FlexTensor, offset: &'a FlexTensor) -> group_norm::Affin
     group_norm::Affine { gain: values(gain), offset: values(offset) }
 }
 
+fn upsampled(x: &FlexTensor, down: usize) -> FlexTensor {
+    let [batch, channels, height, width] = dims(x);
+    tensor(upsample::forward(values(x), [height, width], down), [batch, channels, down * height, 2 * width])
+}
+
 impl DenoiserBackend for Flex {
-    fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: usize) -> Tensor<Self, 4> {
+    fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: [usize; 2]) -> Tensor<Self, 4> {
         let x = contiguous(x.into_primitive().tensor());
         let weight = contiguous(weight.into_primitive().tensor());
         let bias = contiguous(bias.into_primitive().tensor());
@@ -85,10 +89,8 @@ impl DenoiserBackend for Flex {
         wrap(tensor(out, dims::<4>(&x)))
     }
 
-    fn upsample(x: Tensor<Self, 4>) -> Tensor<Self, 4> {
-        let x = contiguous(x.into_primitive().tensor());
-        let [batch, channels, height, width] = dims(&x);
-        wrap(tensor(upsample::forward(values(&x), height, width), [batch, channels, 2 * height, 2 * width]))
+    fn upsample(x: Tensor<Self, 4>, down: usize) -> Tensor<Self, 4> {
+        wrap(upsampled(&contiguous(x.into_primitive().tensor()), down))
     }
 }
 
@@ -97,7 +99,7 @@ struct Conv;
 
 impl Backward<Flex, 3> for Conv {
     /// Input, weight, stride.
-    type State = (FlexTensor, FlexTensor, usize);
+    type State = (FlexTensor, FlexTensor, [usize; 2]);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let (x, weight, stride) = ops.state;
@@ -147,20 +149,22 @@ impl Backward<Flex, 3> for GroupNormSilu {
 struct Upsample;
 
 impl Backward<Flex, 1> for Upsample {
-    type State = ();
+    /// Factor of the height.
+    type State = usize;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let [batch, channels, height, width] = dims(&dy);
         if let [Some(node)] = ops.parents {
-            let dx = upsample::backward(values(&dy), height / 2, width / 2);
-            grads.register::<Flex>(node.id, tensor(dx, [batch, channels, height / 2, width / 2]));
+            let [height, width] = [height / ops.state, width / 2];
+            let dx = upsample::backward(values(&dy), [height, width], ops.state);
+            grads.register::<Flex>(node.id, tensor(dx, [batch, channels, height, width]));
         }
     }
 }
 
 impl DenoiserBackend for Differentiable {
-    fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: usize) -> Tensor<Self, 4> {
+    fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: [usize; 2]) -> Tensor<Self, 4> {
         let x = x.into_primitive().tensor();
         let weight = weight.into_primitive().tensor();
         let bias = bias.into_primitive().tensor();
@@ -193,12 +197,12 @@ impl DenoiserBackend for Differentiable {
         })
     }
 
-    fn upsample(x: Tensor<Self, 4>) -> Tensor<Self, 4> {
+    fn upsample(x: Tensor<Self, 4>, down: usize) -> Tensor<Self, 4> {
         let x = x.into_primitive().tensor();
-        let node = x.node;
-        let x = contiguous(x.primitive);
-        let [batch, channels, height, width] = dims(&x);
-        let out = tensor(upsample::forward(values(&x), height, width), [batch, channels, 2 * height, 2 * width]);
-        wrap(Upsample.prepare::<NoCheckpointing>([node]).compute_bound().stateless(out))
+        let out = upsampled(&contiguous(x.primitive), down);
+        wrap(match Upsample.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish(down, out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        })
     }
 }

@@ -54,19 +54,26 @@ type Theirs = Autodiff<NdArray>;
 
 #[test]
 fn convolution_equals_burns() {
+    let (square, row, point) = ([3, 3], [1, 3], [1, 1]);
     for (batch, input, output, height, width, kernel, stride) in [
-        (3, 4, 8, 14, 14, 3, 1),
-        (9, 3, 5, 7, 5, 3, 1),
-        (17, 1, 16, 6, 9, 3, 1),
-        (2, 16, 1, 8, 8, 3, 1),
-        (3, 32, 16, 7, 7, 1, 1),
-        (10, 4, 6, 14, 14, 3, 2),
-        (3, 3, 9, 7, 5, 3, 2),
-        (1, 2, 2, 1, 1, 3, 1),
+        (3, 4, 8, 14, 14, square, [1, 1]),
+        (9, 3, 5, 7, 5, square, [1, 1]),
+        (17, 1, 16, 6, 9, square, [1, 1]),
+        (2, 16, 1, 8, 8, square, [1, 1]),
+        (3, 32, 16, 7, 7, point, [1, 1]),
+        (10, 4, 6, 14, 14, square, [2, 2]),
+        (3, 3, 9, 7, 5, square, [2, 2]),
+        (1, 2, 2, 1, 1, square, [1, 1]),
+        (9, 3, 5, 1, 16, row, [1, 1]),
+        (10, 4, 6, 1, 16, row, [1, 2]),
+        (3, 2, 3, 1, 7, row, [1, 2]),
+        (1, 2, 2, 1, 1, row, [1, 1]),
+        (2, 3, 4, 5, 6, row, [1, 2]),
+        (2, 3, 4, 5, 6, square, [1, 2]),
     ] {
-        let shapes = ([batch, input, height, width], [output, input, kernel, kernel], [output]);
+        let shapes = ([batch, input, height, width], [output, input, kernel[0], kernel[1]], [output]);
         assert_close(
-            &format!("{shapes:?} stride {stride}"),
+            &format!("{shapes:?} stride {stride:?}"),
             traced::<Ours, 4, 4, 1>(shapes, |x, w, b| Ours::conv(x, w, b, stride)),
             traced::<Theirs, 4, 4, 1>(shapes, |x, w, b| Theirs::conv(x, w, b, stride)),
         );
@@ -89,17 +96,23 @@ fn group_norm_silu_equals_burns() {
 
 #[test]
 fn upsampling_equals_burns() {
-    let shapes = ([5, 3, 7, 4], [1], [1]);
-    fn upsample<B: DenoiserBackend>(x: Tensor<B, 4>, a: Tensor<B, 1>, b: Tensor<B, 1>) -> Tensor<B, 4> {
-        B::upsample(x) * a.reshape([1, 1, 1, 1]) + b.reshape([1, 1, 1, 1])
+    fn upsample<B: DenoiserBackend>(x: Tensor<B, 4>, a: Tensor<B, 1>, b: Tensor<B, 1>, down: usize) -> Tensor<B, 4> {
+        B::upsample(x, down) * a.reshape([1, 1, 1, 1]) + b.reshape([1, 1, 1, 1])
     }
-    assert_close("upsampling", traced::<Ours, 4, 1, 1>(shapes, upsample), traced::<Theirs, 4, 1, 1>(shapes, upsample));
+    for (height, down) in [(7, 2), (1, 1), (3, 1)] {
+        let shapes = ([5, 3, height, 4], [1], [1]);
+        assert_close(
+            &format!("{shapes:?} {down} down"),
+            traced::<Ours, 4, 1, 1>(shapes, |x, a, b| upsample(x, a, b, down)),
+            traced::<Theirs, 4, 1, 1>(shapes, |x, a, b| upsample(x, a, b, down)),
+        );
+    }
 }
 
 #[test]
 fn operations_without_gradients_are_the_same_bits() {
     let (x, w, b) =
         (filled::<Flex, 4>([9, 4, 6, 6], 0.3), filled::<Flex, 4>([8, 4, 3, 3], 1.1), filled::<Flex, 1>([8], 2.2));
-    let traced = traced::<Ours, 4, 4, 1>(([9, 4, 6, 6], [8, 4, 3, 3], [8]), |x, w, b| Ours::conv(x, w, b, 2));
-    assert_eq!(floats(Flex::conv(x, w, b, 2)), traced[0]);
+    let traced = traced::<Ours, 4, 4, 1>(([9, 4, 6, 6], [8, 4, 3, 3], [8]), |x, w, b| Ours::conv(x, w, b, [2, 2]));
+    assert_eq!(floats(Flex::conv(x, w, b, [2, 2])), traced[0]);
 }
