@@ -12,7 +12,7 @@ use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, TABLE_LEN, weig
 use crate::network::{AttentionShape, ConvMemory};
 use crate::view::{I16Pairs, I32s, elements, part};
 
-pub use check::ParseError;
+pub use check::{MAX_ELEMENTS, MAX_GROUP, MAX_RECORDS, MAX_TOKENS, ParseError};
 pub use fault::Fault;
 
 /// A valid `.mote` file.

@@ -12,6 +12,7 @@ mod report;
 mod settings;
 mod student;
 mod train;
+mod weights;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +34,8 @@ enum Command {
     Quantize(quantize::Args),
     /// Write a run's student as an ONNX network with quantization nodes
     Export(export::Args),
+    /// Exchange a run's weights with PyTorch
+    Weights(weights::Args),
     /// Draw a .mote model's samples on this machine; print their Fréchet distance and class accuracy
     Eval(eval::Args),
     /// Print the accuracy of the classifier that judges samples, or train it anew
@@ -49,6 +52,7 @@ impl Cli {
             Command::Distill(args) => distill::run(args),
             Command::Quantize(args) => quantize::run(args),
             Command::Export(args) => export::run(args),
+            Command::Weights(args) => weights::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Judge(args) => judge::run(args),
             Command::Report(args) => report::run(args),

@@ -156,6 +156,7 @@ fn check(case: &Case) {
         diffusion: toml::from_str(PROCESS).unwrap(),
         steps: 1,
         guidance: 1.0,
+        channels_scale: Vec::new(),
         parameters: Vec::new(),
     };
     let empty = empty.with_net(&config.init::<Flex>(0, &device).unwrap());

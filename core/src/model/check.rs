@@ -92,13 +92,13 @@ messages! { ParseError {
 } }
 
 /// Largest number of operation or tensor records: the dataflow check is quadratic.
-const MAX_RECORDS: u16 = 1024;
+pub const MAX_RECORDS: u16 = 1024;
 /// Largest number of elements in a normalization group.
-const MAX_GROUP: usize = 1 << 16;
+pub const MAX_GROUP: usize = 1 << 16;
 /// Largest number of pixels of an attention.
-const MAX_TOKENS: usize = 4096;
+pub const MAX_TOKENS: usize = 4096;
 /// Largest number of elements in a tensor.
-const MAX_ELEMENTS: u64 = 1 << 24;
+pub const MAX_ELEMENTS: u64 = 1 << 24;
 
 pub(super) fn check(bytes: &[u8]) -> Result<Model<'_>, ParseError> {
     let header = bytes.first_chunk().ok_or(ParseError::Truncated { len: bytes.len() })?;

@@ -1,7 +1,7 @@
 //! Choosing scales, rounding constants, writing the file.
 
 use super::calibrate::Calibration;
-use super::graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, OUTPUT, Role, STATE};
+use super::graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, OUTPUT, Role, STATE, TooLarge};
 use mote_core::format::{AttentionSpec, ConvSpec, EmitError, NormSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
 use mote_core::kernel::{Destination, TABLE_LEN};
 use mote_core::model::{Element, NormPart, Row, Tensor};
@@ -21,6 +21,9 @@ pub enum ExportError {
     /// A step needs a coefficient that the file cannot hold.
     #[error(transparent)]
     Row(#[from] CoefficientError),
+    /// The network is larger than the format allows.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
     /// The file cannot be written.
     #[error(transparent)]
     Emit(#[from] EmitError),
@@ -65,8 +68,9 @@ const SMALLEST_RATIO: f32 = 1.0 / 65536.0;
 /// Quantizes `graph` with the ranges of `calibration`. `room` says how large the arena may become for faster passes.
 ///
 /// # Errors
-/// [`ExportError`] if values are not finite or do not fit the format.
+/// [`ExportError`] if values are not finite or the network does not fit the format.
 pub fn export(graph: &Graph, calibration: &Calibration, room: Room) -> Result<Exported, ExportError> {
+    graph.check()?;
     for (tensor, range) in calibration.tensors.iter().enumerate() {
         if !range.iter().all(|v| v.is_finite()) {
             return Err(ExportError::NotFinite { tensor });

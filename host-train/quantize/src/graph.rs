@@ -1,5 +1,6 @@
 //! The float twin of a `.mote` network: core's operations and tensors, before rounding.
 
+use mote_core::model::{MAX_ELEMENTS, MAX_GROUP, MAX_RECORDS, MAX_TOKENS};
 use mote_core::step_table::StepRow;
 
 /// What a tensor is for; this decides its element type.
@@ -127,6 +128,18 @@ pub struct Graph {
     pub ops: Vec<GraphOp>,
 }
 
+/// A network that core does not run: something in it is larger than a `.mote` file may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a .mote file cannot hold a network with {found} {what}, at most {most}")]
+pub struct TooLarge {
+    /// What there are too many of.
+    pub what: &'static str,
+    /// How many there are.
+    pub found: usize,
+    /// How many there may be.
+    pub most: usize,
+}
+
 /// Index of the state.
 pub(super) const STATE: usize = 0;
 /// Index of the output.
@@ -161,6 +174,37 @@ impl Graph {
     /// Channels that a convolution reads.
     pub fn channels_in(&self, conv: &GraphConv) -> usize {
         Self::inputs(conv).map(|input| self.tensors[input].shape[2]).sum()
+    }
+
+    /// Whether core's limits hold, whatever the constants are.
+    ///
+    /// # Errors
+    /// [`TooLarge`], the first thing that is.
+    pub fn check(&self) -> Result<(), TooLarge> {
+        let at_most = |what, found: usize, most: usize| match found <= most {
+            true => Ok(()),
+            false => Err(TooLarge { what, found, most }),
+        };
+        at_most("tensors", self.tensors.len(), MAX_RECORDS.into())?;
+        at_most("operations", self.ops.len(), MAX_RECORDS.into())?;
+        for tensor in &self.tensors {
+            at_most("values in a tensor", tensor.elements(), MAX_ELEMENTS as usize)?;
+        }
+        for op in &self.ops {
+            match op {
+                GraphOp::Conv(conv) => {
+                    let groups = conv.norm.as_ref().map(|norm| norm.groups);
+                    for (input, groups) in Self::inputs(conv).zip(groups.into_iter().cycle()) {
+                        at_most("values in a group", self.tensors[input].elements() / groups, MAX_GROUP)?;
+                    }
+                }
+                GraphOp::Attention(attention) => {
+                    let [height, width, _] = self.tensors[attention.input].shape;
+                    at_most("pixels under an attention", height * width, MAX_TOKENS)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Multiply-accumulates of one pass, padding counted.

@@ -17,5 +17,5 @@ mod run;
 pub use calibrate::{Calibration, calibrate};
 pub use export::{ExportError, Exported, Table, export, tables};
 pub use fake_quant::FakeQuant;
-pub use graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role};
+pub use graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role, TooLarge};
 pub use run::{NoObserver, Observer, Sampler};

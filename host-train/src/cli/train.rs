@@ -100,6 +100,7 @@ impl super::settings::OnBackend for Train {
             diffusion: preset.diffusion.clone(),
             steps: preset.sample.steps,
             guidance: preset.sample.guidance,
+            channels_scale: run.data.channels_scale.clone(),
             parameters: saved.ema().to_vec(),
         };
         run.draw::<B::InnerBackend>(&file, "drawing teacher samples", "teacher.npy")?;

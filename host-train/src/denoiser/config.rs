@@ -1,13 +1,16 @@
 //! What a denoiser is built from, and what may be wrong with it.
 
+use burn::backend::Flex;
 use burn::tensor::backend::Backend;
+use mote_core::step_table::StepRow;
 use serde::{Deserialize, Serialize};
 
-use super::Denoiser;
 use super::layers::Init;
 use super::mlp::{Mlp, MlpConfig};
 use super::unet::{UNet, UNetConfig};
+use super::{Denoiser, lower};
 use crate::dataset::SampleShape;
+use crate::quantize::TooLarge;
 
 /// A denoiser: what it works on, what it is told, what it says, and the network in between.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -119,7 +122,7 @@ pub enum ConfigError {
 }
 
 /// Why core cannot run a network that can be trained.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotExportable {
     /// core's tables have fixed variances.
@@ -131,6 +134,12 @@ pub enum NotExportable {
     /// A `.mote` file has one input, the state.
     #[error("conditioning channels cannot be exported to a .mote file")]
     ConditionChannels,
+    /// core's limits.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// There is no such network at all.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 impl Architecture {
@@ -196,6 +205,16 @@ impl DenoiserConfig {
     /// # Errors
     /// [`NotExportable`], the first reason why not.
     pub fn exportable(&self) -> Result<(), NotExportable> {
+        // What matters of a graph's size depends on neither weights nor rows.
+        let net = self.init::<Flex>(0, &Default::default())?;
+        lower(&net, self, "", vec![StepRow::default()], 1, [-1.0, 1.0]).map(drop)
+    }
+
+    /// Whether core has all that the network is told and says.
+    ///
+    /// # Errors
+    /// [`NotExportable`], the first thing that it has not.
+    pub(super) fn check_interface(&self) -> Result<(), NotExportable> {
         if self.output != Output::Mean {
             return Err(NotExportable::LearnedVariance);
         }

@@ -1,15 +1,19 @@
 //! A denoiser's file: safetensors, f32, a tensor a parameter, what it is as JSON under the metadata key `denoiser`.
+//!
+//! A tensor is named as the fields that lead to it in [`Denoiser`]'s networks, with dots between. [`Convention::PyTorch`]
+//! renames and turns what PyTorch's layers have otherwise.
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
+use super::layout::{Entry, layout};
 use super::{ConfigError, Denoiser, DenoiserConfig, parameters, set_parameters};
+use crate::dataset::ChannelScale;
 use crate::diffusion::DiffusionConfig;
 
 const METADATA_KEY: &str = "denoiser";
@@ -25,9 +29,28 @@ pub struct DenoiserFile {
     pub steps: usize,
     /// Guidance strength while drawing; 1 is none, two passes a step otherwise.
     pub guidance: f64,
+    /// How each channel's natural values follow from the network's; empty for pixels.
+    #[serde(default)]
+    pub channels_scale: Vec<ChannelScale>,
     /// All parameters, in the order of [`parameters`].
     #[serde(skip)]
     pub parameters: Vec<f32>,
+}
+
+/// How a file names and arranges parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Convention {
+    /// As the modules here do.
+    Own,
+    /// As a PyTorch module of the same structure does in its `state_dict()`:
+    ///
+    /// | here | there |
+    /// |---|---|
+    /// | `weight` of a [`super::Linear`], `[in, out]` | `weight` of an `nn.Linear`, `[out, in]` |
+    /// | `gain`, `bias` of a [`super::Norm`] | `weight`, `bias` of an `nn.GroupNorm` |
+    /// | `weight` of a [`super::Conv`], `[out, in, rows, columns]` | the same of an `nn.Conv2d`, 1x3 for signals |
+    /// | `embedding.class`, `[classes + 1, embedding]` | the same, an `nn.Parameter` |
+    PyTorch,
 }
 
 /// Why a file is no denoiser.
@@ -61,58 +84,44 @@ pub enum FileError {
     },
 }
 
-/// Names and shapes of the parameters in order.
-#[derive(Default)]
-struct Layout {
-    path: Vec<String>,
-    found: Vec<(String, Vec<usize>)>,
-}
-
-impl<B: Backend> ModuleVisitor<B> for Layout {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        if !is_enum(container) {
-            self.path.push(name.to_owned());
-        }
-    }
-
-    fn exit_module(&mut self, _: &str, container: &str) {
-        if !is_enum(container) {
-            self.path.pop();
-        }
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        self.found.push((self.path.join("."), param.val().dims().to_vec()));
-    }
-}
-
-/// Whether burn enters a variant, whose name says nothing that the configuration does not.
-fn is_enum(container: &str) -> bool {
-    container.starts_with("Enum:")
-}
-
-type Host = burn::backend::Flex;
-
 impl DenoiserFile {
-    /// Reads a file.
+    /// Reads a file of [`Convention::Own`].
     ///
     /// # Errors
     /// [`FileError`].
     pub fn from_bytes(file: &[u8]) -> Result<Self, FileError> {
+        Self::read(file, Convention::Own)
+    }
+
+    /// The file in [`Convention::Own`].
+    ///
+    /// # Panics
+    /// If the parameters are not as many as the network has.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.write(Convention::Own)
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn read(file: &[u8], convention: Convention) -> Result<Self, FileError> {
         let (_, header) = SafeTensors::read_metadata(file)?;
         let entry = header.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY));
         let mut found: Self = entry.and_then(|json| serde_json::from_str(json).ok()).ok_or(FileError::Metadata)?;
         let tensors = SafeTensors::deserialize(file)?;
-        let layout = found.layout()?;
+        let layout = layout(&found.network)?;
         if tensors.len() != layout.len() {
             return Err(FileError::Tensors { found: tensors.len(), expected: layout.len() });
         }
-        for (name, expected) in layout {
+        for entry in layout {
+            let (name, expected) = (entry.name(convention), entry.shape(convention));
             let tensor = tensors.tensor(&name).ok();
             let tensor = tensor.filter(|tensor| tensor.dtype() == Dtype::F32 && tensor.shape() == expected);
             let tensor = tensor.ok_or(FileError::Tensor { name, expected })?;
             let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
-            found.parameters.extend(tensor.data().chunks_exact(4).map(value));
+            let values: Vec<f32> = tensor.data().chunks_exact(4).map(value).collect();
+            found.parameters.extend(entry.read(values, convention));
         }
         Ok(found)
     }
@@ -121,17 +130,23 @@ impl DenoiserFile {
     ///
     /// # Panics
     /// If the parameters are not as many as the network has.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let layout = self.layout().expect("a network that was built");
-        let bytes: Vec<u8> = self.parameters.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let mut rest = &bytes[..];
-        let mut views = Vec::new();
-        for (name, shape) in layout {
-            let (data, after) = rest.split_at(4 * shape.iter().product::<usize>());
-            rest = after;
-            views.push((name, TensorView::new(Dtype::F32, shape, data).expect("four bytes a value")));
-        }
+    pub fn write(&self, convention: Convention) -> Vec<u8> {
+        let layout = layout(&self.network).expect("a network that was built");
+        let mut rest = &self.parameters[..];
+        let tensors: Vec<(Entry, Vec<u8>)> = layout
+            .into_iter()
+            .map(|entry| {
+                let (values, after) = rest.split_at(entry.len());
+                rest = after;
+                let bytes = entry.write(values, convention).into_iter().flat_map(f32::to_le_bytes).collect();
+                (entry, bytes)
+            })
+            .collect();
         assert!(rest.is_empty(), "parameters of another network");
+        let views = tensors.iter().map(|(entry, bytes)| {
+            let view = TensorView::new(Dtype::F32, entry.shape(convention), bytes).expect("four bytes a value");
+            (entry.name(convention), view)
+        });
         let json = serde_json::to_string(self).expect("plain numbers");
         let metadata = HashMap::from([(METADATA_KEY.to_owned(), json)]);
         safetensors::serialize(views, Some(metadata)).expect("valid views")
@@ -149,12 +164,5 @@ impl DenoiserFile {
     /// The same with the parameters of `net`.
     pub fn with_net<B: Backend>(self, net: &Denoiser<B>) -> Self {
         Self { parameters: parameters(net).into_data().to_vec().expect("f32 backend"), ..self }
-    }
-
-    fn layout(&self) -> Result<Vec<(String, Vec<usize>)>, ConfigError> {
-        let mut layout = Layout::default();
-        let net = self.network.init::<Host>(0, &Default::default())?;
-        Module::<Host>::visit(&net, &mut layout);
-        Ok(layout.found)
     }
 }

@@ -24,7 +24,7 @@ pub fn lower<B: Backend>(
     timesteps: usize,
     clamp: [f32; 2],
 ) -> Result<Graph, NotExportable> {
-    config.exportable()?;
+    config.check_interface()?;
     let SampleShape { height, width, channels } = config.shape;
     let condition = every_condition(net, config, &rows, timesteps);
     let graph = Graph::new(name, [height, width, channels], config.classes, clamp, rows);
@@ -33,6 +33,7 @@ pub fn lower<B: Backend>(
         Denoiser::UNet(net) => lowering.unet(net),
         Denoiser::Mlp(net) => lowering.mlp(net),
     }
+    lowering.graph.check()?;
     Ok(lowering.graph)
 }
 

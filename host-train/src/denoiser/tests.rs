@@ -3,9 +3,16 @@
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
+use mote_core::noise::Philox;
+use rand::Rng;
+use safetensors::SafeTensors;
+use serde_json::json;
 
+use super::condition::Dropout;
 use super::*;
-use crate::dataset::SampleShape;
+use crate::dataset::{ChannelScale, SampleShape};
+use crate::diffusion::DiffusionConfig;
+use crate::quantize::TooLarge;
 
 fn small_unet() -> UNetConfig {
     let widths = vec![4, 8];
@@ -103,4 +110,134 @@ fn what_core_cannot_run_is_not_exportable() {
     assert_eq!(itself.exportable(), Err(NotExportable::SelfConditioning));
     let told = DenoiserConfig { condition_channels: 1, ..small() };
     assert_eq!(told.exportable(), Err(NotExportable::ConditionChannels));
+
+    let with = |side: usize, channels: usize, unet: UNetConfig| {
+        let (shape, architecture) = (SampleShape::image(side, side, channels), Architecture::UNet(unet));
+        DenoiserConfig { shape, architecture, ..small() }.exportable()
+    };
+    let too_large = |what, found, most| Err(NotExportable::TooLarge(TooLarge { what, found, most }));
+    assert_eq!(with(128, 1, small_unet()), Ok(()));
+    let fine = UNetConfig { groups: 4, ..small_unet() };
+    assert_eq!(with(256, 1, fine), too_large("pixels under an attention", 128 * 128, 4096));
+    let plain = UNetConfig { attention: vec![], ..small_unet() };
+    assert_eq!(with(256, 1, plain.clone()), too_large("values in a group", 2 * 65_536, 65_536));
+    let wide = UNetConfig { widths: vec![32], groups: 32, ..plain };
+    assert_eq!(with(1024, 1, wide), too_large("values in a tensor", 32 << 20, 1 << 24));
+}
+
+/// Random sizes, small: pictures, signals and vectors, every option now and then.
+fn random_configs(count: usize) -> impl Iterator<Item = DenoiserConfig> {
+    let mut random = Philox::new(1);
+    let mut below = move |below: u32| (random.next_u32() % below) as usize;
+    (0..count).map(move |_| {
+        let (levels, groups) = (1 + below(3), 1 + below(2));
+        let side = |steps: usize| steps << (levels - 1);
+        let shape = match below(3) {
+            0 => SampleShape::image(side(1 + below(3)), side(1 + below(3)), 1 + below(3)),
+            1 => SampleShape::signal(side(2 + below(4)), 1 + below(3)),
+            _ => SampleShape::vector(1 + below(6)),
+        };
+        let (embedding, dropout) = (2 * (1 + below(4)), below(2) as f64 * 0.25);
+        let architecture = if shape.is_vector() {
+            Architecture::Mlp(MlpConfig {
+                width: groups * (1 + below(6)),
+                blocks: 1 + below(3),
+                groups,
+                embedding,
+                dropout,
+            })
+        } else {
+            let heads = 1 + below(2);
+            let widths: Vec<usize> = (0..levels).map(|_| groups * heads * (1 + below(3))).collect();
+            let attention = (0..levels).filter(|_| below(2) == 0).collect();
+            let (blocks, middle) = (1 + below(2), 1 + below(2));
+            Architecture::UNet(UNetConfig { widths, blocks, middle, groups, embedding, attention, heads, dropout })
+        };
+        let output = [Output::Mean, Output::MeanAndVariance][below(2)];
+        let (self_conditioning, condition_channels) = (below(2) == 0, below(3));
+        DenoiserConfig { shape, classes: 1 + below(4), architecture, output, self_conditioning, condition_channels }
+    })
+}
+
+fn values<const D: usize>(tensor: Tensor<Flex, D>) -> Vec<f32> {
+    tensor.into_data().to_vec().unwrap()
+}
+
+#[test]
+fn any_network_has_the_right_shape_begins_as_its_seed_says_and_keeps_its_parameters_in_a_file() {
+    let device = Default::default();
+    for config in random_configs(40) {
+        let SampleShape { height, width, channels } = config.shape;
+        let begun = |seed| values(parameters(&config.init::<Flex>(seed, &device).unwrap()));
+        assert_eq!(begun(3), begun(3), "{config:?}");
+        assert_ne!(begun(3), begun(4), "{config:?}");
+
+        let net = filled::<Flex>(&config);
+        let x = wave([2, channels, height, width], 0.71, 1.0);
+        let mut condition = Condition::new(&config, &[3, 9], 10, &[0, config.classes], &device);
+        let plain = net.forward(x.clone(), &condition);
+        assert_eq!(plain.dims(), [2, config.output_channels(), height, width], "{config:?}");
+        let plain = values(plain);
+        assert!(plain.iter().all(|value| value.is_finite()), "{config:?}");
+        condition.extra = Some(Tensor::zeros([2, config.extra_channels(), height, width], &device))
+            .filter(|_| config.extra_channels() > 0);
+        assert_eq!(values(net.forward(x, &condition)), plain, "no extra channels are zeros: {config:?}");
+
+        let file = DenoiserFile {
+            network: config.clone(),
+            diffusion: diffusion(),
+            steps: 4,
+            guidance: 1.0,
+            channels_scale: vec![ChannelScale { offset: 0.5, scale: 2.0 }; channels],
+            parameters: values(parameters(&net)),
+        };
+        for convention in [Convention::Own, Convention::PyTorch] {
+            assert_eq!(DenoiserFile::read(&file.write(convention), convention).unwrap(), file, "{convention:?}");
+        }
+        assert_eq!(values(parameters(&file.net::<Flex>(&device).unwrap())), file.parameters);
+    }
+}
+
+fn diffusion() -> DiffusionConfig {
+    serde_json::from_value(json!({
+        "objective": "v", "timesteps": 10, "schedule": { "kind": "cosine", "offset": 0.008 }
+    }))
+    .unwrap()
+}
+
+#[test]
+fn pytorchs_linear_weights_are_turned_and_its_gains_are_called_weights() {
+    let config = small_mlp();
+    let Denoiser::Mlp(net) = filled::<Flex>(&config) else { panic!("a perceptron") };
+    let weight = net.linear_in.weight.val();
+    let norm = values(net.norm_out.gain.val());
+    let (steps, guidance, channels_scale) = (1, 1.0, Vec::new());
+    let parameters = values(parameters(&Denoiser::Mlp(net)));
+    let file = DenoiserFile { network: config, diffusion: diffusion(), steps, guidance, channels_scale, parameters };
+    let bytes = file.write(Convention::PyTorch);
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |name: &str| -> (Vec<usize>, Vec<f32>) {
+        let tensor = tensors.tensor(name).unwrap();
+        let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+        (tensor.shape().to_vec(), tensor.data().chunks_exact(4).map(value).collect())
+    };
+    assert_eq!(floats("linear_in.weight"), (vec![12, 5], values(weight.transpose())));
+    assert_eq!(floats("norm_out.weight"), (vec![12], norm));
+    assert_eq!(floats("embedding.class").0, [4, 8]);
+    assert!(DenoiserFile::from_bytes(&bytes).is_err(), "the other convention's names");
+}
+
+#[test]
+fn dropout_is_a_function_of_its_seed_keeps_the_mean_and_is_off_without_one() {
+    let drop = |rate, seed| {
+        values(Dropout::new(rate, seed).apply(Tensor::<Flex, 4>::ones([10, 10, 10, 10], &Default::default())))
+    };
+    let dropped = drop(0.25, Some(1));
+    assert_eq!(drop(0.25, Some(1)), dropped);
+    assert_ne!(drop(0.25, Some(2)), dropped);
+    assert!(drop(0.25, None).iter().chain(&drop(0.0, Some(1))).all(|&value| value == 1.0));
+    let zeros = dropped.iter().filter(|&&value| value == 0.0).count();
+    // Five standard deviations of a binomial distribution.
+    assert!(zeros.abs_diff(2500) < 5 * 44, "{zeros} of 10,000");
+    assert!(dropped.iter().all(|&value| value == 0.0 || value == 1.0 / 0.75));
 }

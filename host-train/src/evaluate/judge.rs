@@ -219,7 +219,7 @@ impl<B: DenoiserBackend> Net<B> {
     fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let x = self.convs.iter().fold(images, |x, conv| {
             let bias = conv.bias.as_ref().expect("every layer has a bias").val();
-            silu(B::conv(x, conv.weight.val(), bias, conv.stride[0]))
+            silu(B::conv(x, conv.weight.val(), bias, conv.stride))
         });
         silu(self.hidden.forward(self.dropout.forward(x.flatten(1, 3))))
     }

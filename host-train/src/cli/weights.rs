@@ -1,0 +1,90 @@
+//! `mote-train weights`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+
+use super::Usage;
+use crate::denoiser::{Convention, DenoiserFile};
+use crate::files;
+
+/// Hands a run's weights to PyTorch, or takes weights from it.
+///
+/// Both files are safetensors. PyTorch's has the names and shapes of a module's `state_dict()` (host-train/pytorch/denoiser.py is
+/// such a module): Linear weights are [out, in], a normalization's gain is called weight, everything else is the same.
+/// What the network is lies in the file's metadata under the key `denoiser`, as JSON.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    way: Way,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Way {
+    /// Write a run's weights as PyTorch names them
+    Export {
+        /// The run's folder
+        #[arg(long, value_name = "DIR")]
+        run: PathBuf,
+        /// Whose weights
+        #[arg(long, value_enum, default_value_t)]
+        stage: Stage,
+        /// The file for PyTorch
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Take weights that are named as PyTorch does into a run that has none; `mote-train train` with the run's preset then
+    /// records what distillation needs to know, and trains nothing
+    Import {
+        /// The run's folder
+        #[arg(long, value_name = "DIR")]
+        run: PathBuf,
+        /// Whose weights
+        #[arg(long, value_enum, default_value_t)]
+        stage: Stage,
+        /// The file of PyTorch
+        #[arg(long, value_name = "FILE")]
+        weights: PathBuf,
+    },
+}
+
+/// A network of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Stage {
+    #[default]
+    Teacher,
+    Student,
+}
+
+impl Stage {
+    /// The file in a run's folder.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Teacher => "teacher.safetensors",
+            Self::Student => "student.safetensors",
+        }
+    }
+}
+
+pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    let (from, to, conventions) = match args.way {
+        Way::Export { run, stage, out } => (run.join(stage.file()), out, [Convention::Own, Convention::PyTorch]),
+        Way::Import { run, stage, weights } => {
+            let path = run.join(stage.file());
+            if path.exists() {
+                return Err(
+                    Usage(format!("{} is there already; delete it or give another --run", path.display())).into()
+                );
+            }
+            std::fs::create_dir_all(&run).with_context(|| format!("cannot make the run folder {}", run.display()))?;
+            (weights, path, [Convention::PyTorch, Convention::Own])
+        }
+    };
+    if !from.exists() {
+        return Err(Usage(format!("there is no {}", from.display())).into());
+    }
+    let file = DenoiserFile::read(&files::read(&from)?, conventions[0]).with_context(|| from.display().to_string())?;
+    files::write_atomically(&to, &file.write(conventions[1]))?;
+    println!("Wrote {}: {} parameters", to.display(), file.parameters.len());
+    Ok(())
+}
