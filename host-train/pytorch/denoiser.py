@@ -1,8 +1,12 @@
-"""Mote's denoisers in PyTorch, written from the formulas of `mote_train::denoiser::{unet, mlp}`, and their safetensors files.
+"""Mote's denoisers in PyTorch, written from the formulas of `mote_train::denoiser::{unet, mlp}`, and the files of `mote-train weights`.
 
-    net, description = load("runs/mine/teacher.safetensors")
+    cargo xtask weights export --run runs/mine --out mine.safetensors
+
+    net, description = load("mine.safetensors")
     output = net(x, features(timesteps, 1000, net.embedding.length), classes)
     save("changed.safetensors", net, description)
+
+    cargo xtask weights import --run runs/changed --weights changed.safetensors
 
 `x` and `output` are `[batch, channels, height, width]`, values about -1 to 1; `classes` counts from 0, the number of classes meaning
 none. A file's `description` is the JSON under its metadata key `denoiser`. Needs torch and safetensors.
@@ -50,6 +54,15 @@ class Norm(nn.GroupNorm):
         return self(x) * (1 + scale) + shift
 
 
+class Conv(nn.Conv2d):
+    """3x3 with zeros around, 1x3 for signals; `halving` leaves out every other pixel, of a signal along its width."""
+
+    def __init__(self, inputs, outputs, signal, halving=False):
+        rows = 1 if signal else 3
+        stride = ((1 if signal else 2), 2) if halving else 1
+        super().__init__(inputs, outputs, (rows, 3), stride, padding=(rows // 2, 1))
+
+
 class Attention(nn.Module):
     def __init__(self, channels, groups, heads):
         super().__init__()
@@ -66,12 +79,12 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """A residual block; with `joined` it reads a skip beside its input, but adds to its input alone."""
 
-    def __init__(self, config, level, joined=False):
+    def __init__(self, config, level, signal, joined=False):
         super().__init__()
         width, groups, parts = config["widths"][level], config["groups"], 1 + joined
-        self.norm1, self.conv1 = Norm(parts * width, parts * groups), nn.Conv2d(parts * width, width, 3, padding=1)
+        self.norm1, self.conv1 = Norm(parts * width, parts * groups), Conv(parts * width, width, signal)
         self.affine = nn.Linear(config["embedding"], 2 * width)
-        self.norm2, self.conv2 = Norm(width, groups), nn.Conv2d(width, width, 3, padding=1)
+        self.norm2, self.conv2 = Norm(width, groups), Conv(width, width, signal)
         self.dropout = nn.Dropout(config.get("dropout", 0))
         self.attention = Attention(width, groups, config.get("heads", 1)) if level in config.get("attention", []) else None
 
@@ -85,24 +98,25 @@ class Block(nn.Module):
 class Level(nn.Module):
     """The blocks of a level, and the convolution that leads there (`up`) or on (`down`)."""
 
-    def __init__(self, config, level, name, inputs, outputs, stride):
+    def __init__(self, config, level, signal, name, inputs, outputs):
         super().__init__()
-        self.blocks = nn.ModuleList(Block(config, level, joined=name == "up" and i == 0) for i in range(config["blocks"]))
-        setattr(self, name, nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1))
+        self.blocks = nn.ModuleList(
+            Block(config, level, signal, joined=name == "up" and i == 0) for i in range(config["blocks"]))
+        setattr(self, name, Conv(inputs, outputs, signal, halving=name == "down"))
 
 
 class UNet(nn.Module):
-    def __init__(self, config, inputs, outputs, classes):
+    def __init__(self, config, inputs, outputs, classes, signal):
         super().__init__()
         widths = config["widths"]
         pairs = list(enumerate(zip(widths, widths[1:])))
         self.embedding = Embedding(config["embedding"], classes)
-        self.conv_in = nn.Conv2d(inputs, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(Level(config, i, "down", fine, coarse, 2) for i, (fine, coarse) in pairs)
-        self.middle = nn.ModuleList(Block(config, len(widths) - 1) for _ in range(config["middle"]))
-        self.up = nn.ModuleList(Level(config, i, "up", coarse, fine, 1) for i, (fine, coarse) in reversed(pairs))
+        self.conv_in = Conv(inputs, widths[0], signal)
+        self.down = nn.ModuleList(Level(config, i, signal, "down", fine, coarse) for i, (fine, coarse) in pairs)
+        self.middle = nn.ModuleList(Block(config, len(widths) - 1, signal) for _ in range(config["middle"]))
+        self.up = nn.ModuleList(Level(config, i, signal, "up", coarse, fine) for i, (fine, coarse) in reversed(pairs))
         self.norm_out = Norm(widths[0], config["groups"])
-        self.conv_out = nn.Conv2d(widths[0], outputs, 3, padding=1)
+        self.conv_out = Conv(widths[0], outputs, signal)
 
     def forward(self, x, time, label):
         embedding = self.embedding(time, label)
@@ -167,31 +181,22 @@ def build(network):
     channels, architecture = network["shape"]["channels"], network["architecture"]
     inputs = channels + extra_channels(network)
     outputs = channels * (2 if network.get("output") == "mean_and_variance" else 1)
-    kind = {"unet": UNet, "mlp": Mlp}[architecture["kind"]]
-    return kind(architecture, inputs, outputs, network["classes"])
-
-
-def names(net):
-    """Of each parameter, in order: its name in a file, its name here, whether the file has it transposed."""
-    for name, module in net.named_modules():
-        for own, _ in module.named_parameters(recurse=False):
-            in_file = "gain" if isinstance(module, Norm) and own == "weight" else own
-            path = f"{name}." if name else ""
-            yield path + in_file, path + own, isinstance(module, nn.Linear) and own == "weight"
+    if architecture["kind"] == "mlp":
+        return Mlp(architecture, inputs, outputs, network["classes"])
+    return UNet(architecture, inputs, outputs, network["classes"], signal=network["shape"]["height"] == 1)
 
 
 def load(path):
-    """The network of a file, and the file's description."""
+    """The network of a file that `weights export` wrote, and the file's description."""
     with safe_open(path, "pt") as file:
         description = json.loads(file.metadata()["denoiser"])
-        net = build(description["network"])
-        state = {here: file.get_tensor(name).T if turned else file.get_tensor(name) for name, here, turned in names(net)}
+        state = {name: file.get_tensor(name) for name in file.keys()}
+    net = build(description["network"])
     net.load_state_dict(state)
     return net, description
 
 
 def save(path, net, description):
-    """Writes a file that `mote-train` reads."""
-    state = net.state_dict()
-    tensors = {name: (state[here].T if turned else state[here]).float().contiguous() for name, here, turned in names(net)}
+    """Writes a file for `weights import`."""
+    tensors = {name: values.float().contiguous() for name, values in net.state_dict().items()}
     save_file(tensors, path, {"denoiser": json.dumps(description)})

@@ -5,7 +5,7 @@
     python3 tests/golden/denoisers.py             # writes denoisers.txt and denoiser.safetensors; --check says whether they are up to date
 
 The networks are host-train/pytorch/denoiser.py's. All numbers that go in are formulas. Element i (from 0) of a parameter is
-`0.3 sin(0.37 i + k)`, k the sum of the bytes of its name in a file and i counted in the file's order; of a gain, 1 more. Noised samples: data
+`0.3 sin(0.37 i + k)`, k the sum of the bytes of its name in PyTorch; of a normalization's weight, 1 more. Noised samples: data
 `0.8 sin(0.53 i + 1)`, noise `1.3 cos(0.91 i)`, extra channels `sin(0.29 i)`. The objective is v, the process has 1000 timesteps of the cosine
 schedule, the loss is the squared error weighted by min-SNR with gamma 5, the weights' mean 1 over all timesteps; of a network with a second
 output, of its first.
@@ -15,8 +15,7 @@ AdamW's settings: learning rate, both betas, weight decay, greatest norm. Then a
 gradient; the sum of that gradient times `cos(i)`; and, unless it is all noise, the element with the greatest gradient: its index, its
 clipped gradient, and what one step adds to it, as a multiple of the learning rate.
 
-`saved`: the output of the network of `denoiser.safetensors`, written from here as mote-train writes such files: the first vector network after
-its step.
+`saved`: the output of the network of `denoiser.safetensors`, a file for `mote-train weights import`: the first vector network after its step.
 
 `adamw`: four parameters that begin as 1, -2, 3, -4, after each of six steps with the same settings and gradients `(i + 1) sin(1.3 k + 0.7 i)`
 at step k.
@@ -29,7 +28,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "host-train" / "pytorch"))
-from denoiser import build, extra_channels, features, load, names, save  # noqa: E402
+from denoiser import build, extra_channels, features, load, save  # noqa: E402
 from golden import write_or_check  # noqa: E402
 
 TIMESTEPS, LABELS, GAMMA = [0, 500, 985], [2, 0, 3], 5.0
@@ -46,6 +45,7 @@ def image(**settings):
 def cases():
     yield "image", image(attention=[1], heads=2)
     yield "deep image", {**image(widths=[4, 4, 8], blocks=2, middle=2, attention=[0, 2]), "shape": dict(height=4, width=8, channels=3)}
+    yield "signal", {**image(attention=[1], heads=2), "shape": dict(height=1, width=12, channels=2)}
     yield "learned variance", {**image(), "output": "mean_and_variance"}
     yield "conditioned", {**image(), "self_conditioning": True, "condition_channels": 2}
     mlp = dict(kind="mlp", width=12, blocks=2, groups=1, embedding=8)
@@ -95,12 +95,9 @@ def lines_of(name, network):
     net = build(network).double()
     state = dict(net.named_parameters())
     with torch.no_grad():
-        for in_file, here, turned in names(net):
-            parameter = state[here]
-            shape = parameter.T.shape if turned else parameter.shape
-            phase = sum(in_file.encode())
-            values = elements(shape, lambda i: 0.3 * torch.sin(0.37 * i + phase)) + (1 if in_file.endswith("gain") else 0)
-            parameter.copy_(values.T if turned else values)
+        for key, parameter in state.items():
+            phase, middle = sum(key.encode()), "norm" in key and key.endswith("weight")
+            parameter.copy_(elements(parameter.shape, lambda i: 0.3 * torch.sin(0.37 * i + phase)) + middle)
 
     output, target = forward(net, network)
     weight = weights(alpha_bars())[TIMESTEPS][:, None, None, None]
@@ -115,13 +112,10 @@ def lines_of(name, network):
     yield f"network {json.dumps(network)}"
     yield " ".join(["output", *map(number, output.flatten())])
     yield " ".join(["step", *map(number, [loss, norm, LEARNING_RATE, *BETAS, WEIGHT_DECAY, CLIP])])
-    for in_file, here, turned in names(net):
-        gradient, added = state[here].grad, (state[here].detach() - before[here]) / LEARNING_RATE
-        if turned:
-            gradient, added = gradient.T, added.T
-        gradient, added = gradient.flatten(), added.flatten()
+    for key, parameter in state.items():
+        gradient, added = parameter.grad.flatten(), ((parameter.detach() - before[key]) / LEARNING_RATE).flatten()
         projection = (gradient * torch.cos(torch.arange(len(gradient), dtype=torch.float64))).sum()
-        words = ["parameter", in_file, number(gradient.norm()), number(projection)]
+        words = ["parameter", key, number(gradient.norm()), number(projection)]
         greatest = int(gradient.abs().argmax())
         if gradient[greatest].abs() > LEAST:
             words += [str(greatest), number(gradient[greatest]), number(added[greatest])]
