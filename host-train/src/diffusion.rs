@@ -2,6 +2,7 @@
 
 mod config;
 mod forward;
+pub mod sample;
 mod sampler;
 
 use mote_core::schedule::{alpha_bar_of_log_snr, log_snr_at, log_snr_fall, snr};
@@ -10,7 +11,7 @@ use mote_core::step_table::{self, Level, Method, Spacing, StepRow, Variance};
 pub use config::{DiffusionConfig, DiffusionError, Objective, ScheduleConfig, Time};
 pub use forward::per_image;
 pub use mote_process::{ReverseVariance, Weighting};
-pub use sampler::{Sampler, from_pixels, guided, to_units};
+pub use sampler::{Conditioned, Request, Sampler, from_pixels, to_units};
 
 /// A [`DiffusionConfig`] with its numbers.
 #[derive(Debug, Clone)]

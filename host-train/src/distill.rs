@@ -7,7 +7,6 @@
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use mote_core::noise::NoiseUse;
 use mote_core::step_table::StepRow;
 use serde::{Deserialize, Serialize};
 
@@ -103,12 +102,14 @@ where
     /// The teacher's steps from `z` at the student's row `row`: where they end, and the x0 that leads there in one step.
     fn teach(&self, row: usize, z: Tensor<B::InnerBackend, 4>, classes: &[usize]) -> [Tensor<B::InnerBackend, 4>; 2] {
         let each = self.config.teacher_rows / self.config.rows;
-        let mut end = z.clone();
-        for step in &self.teacher_rows[row * each..(row + 1) * each] {
-            end = self.teacher.row(step, end, classes, &mut None, || unreachable!("DDIM adds no noise"));
+        let denoise = self.teacher.given(classes, None);
+        let reverse = self.teacher.reverse(&denoise, &self.teacher_rows, self.seed, 0..0, &z.device());
+        let (mut end, mut previous) = (z.clone(), None);
+        for step in row * each..(row + 1) * each {
+            end = reverse.row(step, end, &mut previous, || unreachable!("DDIM adds no noise"));
         }
         let StepRow { a, b, .. } = self.rows[row];
-        let x0 = ((end.clone() - z * a) / b).clamp(-1.0, 1.0);
+        let x0 = reverse.threshold.apply((end.clone() - z * a) / b);
         [end, x0]
     }
 
@@ -118,7 +119,8 @@ where
         for begin in (0..count).step_by(CHUNK) {
             let numbers = begin as u64..(begin + CHUNK).min(count) as u64;
             let classes: Vec<usize> = numbers.clone().map(|number| self.class(number as usize)).collect();
-            let mut z = self.teacher.noise(self.seed, numbers.clone(), NoiseUse::Start, &device);
+            let denoise = self.teacher.given(&classes, None);
+            let mut z = self.teacher.reverse(&denoise, &self.teacher_rows, self.seed, numbers.clone(), &device).start();
             let (mut chunk_states, mut chunk_targets) = (Vec::new(), Vec::new());
             for row in 0..self.rows.len() {
                 let [end, x0] = self.teach(row, z.clone(), &classes);

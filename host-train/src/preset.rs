@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Dataset;
 use crate::denoiser::{Architecture, DenoiserConfig, Output};
 use crate::diffusion::DiffusionConfig;
+use crate::diffusion::sample::SamplingConfig;
 use crate::distill::DistillConfig;
 use crate::files;
 use crate::trainer::TeacherConfig;
@@ -98,10 +99,9 @@ impl From<NetworkPreset> for serde_json::Value {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplePreset {
-    /// Rows of the DDIM table.
-    pub steps: usize,
-    /// Guidance strength; 1 is none.
-    pub guidance: f64,
+    /// The sampler and its settings, fields of this same table.
+    #[serde(flatten)]
+    pub sampling: SamplingConfig,
     /// Images drawn for the report, at least; a whole number for each class is drawn.
     pub samples: usize,
 }
@@ -157,13 +157,15 @@ impl Preset {
     pub fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.diffusion.timesteps >= 1, "diffusion.timesteps must be at least 1");
         let rows = self.distill.stages.iter().flat_map(|stage| [stage.rows, stage.teacher_rows]);
-        for rows in rows.chain([self.sample.steps]) {
+        for rows in rows {
             let timesteps = self.diffusion.timesteps;
             anyhow::ensure!(
                 (1..=timesteps).contains(&rows),
                 "{rows} sampling steps of {timesteps} timesteps: give 1 to {timesteps}"
             );
         }
+        self.sample.sampling.check(&self.diffusion.build()?)?;
+        self.sample.sampling.check_output(self.network.output)?;
         anyhow::ensure!(self.train.batch >= 1 && self.distill.batch >= 1, "a batch must hold at least one image");
         anyhow::ensure!(self.train.steps >= 1, "train.steps must be at least 1");
         anyhow::ensure!(self.sample.samples >= 1, "sample.samples must be at least 1");

@@ -5,6 +5,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Tensor, TensorData};
 use mote_core::schedule::{noise, signal};
 use mote_train::denoiser::{Condition, Convention, DenoiserConfig, DenoiserFile, gradients};
+use mote_train::diffusion::sample::SamplingConfig;
 use mote_train::diffusion::{Weighting, per_image};
 use mote_train::trainer::{AdamW, OptimizerConfig};
 use safetensors::tensor::TensorView;
@@ -154,8 +155,7 @@ fn check(case: &Case) {
     let empty = DenoiserFile {
         network: config.clone(),
         diffusion: toml::from_str(PROCESS).unwrap(),
-        steps: 1,
-        guidance: 1.0,
+        sampling: SamplingConfig::ddim(1, 1.0),
         channels_scale: Vec::new(),
         parameters: Vec::new(),
     };

@@ -56,7 +56,9 @@ impl Bound {
             let (now, before_now) = (alpha_bars[timestep], before(timestep));
             let log_beta = jump_variance(now, before_now).ln();
             let log_posterior = match timestep.max(1) {
-                timestep if timestep < alpha_bars.len() => posterior_variance(alpha_bars[timestep], before(timestep)).ln(),
+                timestep if timestep < alpha_bars.len() => {
+                    posterior_variance(alpha_bars[timestep], before(timestep)).ln()
+                }
                 _ => log_beta,
             };
             BoundStep { of_x0: posterior_mean(now, before_now)[0], log_posterior, log_beta }

@@ -70,7 +70,8 @@ mod tests {
         for (q, p) in [([0.3, -1.0], [-0.2, 0.4]), ([0.0, 2.0], [1.5, 1.0]), ([0.7, -9.0], [0.69, -8.5])] {
             let deviation = exp(0.5 * q[1]);
             let density = |x: f64| exp(log_density(x, q[0], q[1]));
-            let found = integral(q[0], deviation, |x| density(x) * (log_density(x, q[0], q[1]) - log_density(x, p[0], p[1])));
+            let found =
+                integral(q[0], deviation, |x| density(x) * (log_density(x, q[0], q[1]) - log_density(x, p[0], p[1])));
             assert!((kl(q, p) - found).abs() < 1e-10 * found.abs().max(1.0), "{q:?} {p:?}: {} not {found}", kl(q, p));
             let found = -integral(q[0], deviation, |x| density(x) * log_density(x, q[0], q[1]));
             assert!((entropy(q[1]) - found).abs() < 1e-10);

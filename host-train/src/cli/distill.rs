@@ -8,6 +8,7 @@ use super::Usage;
 use super::settings::{OnBackend, Run, Settings};
 use crate::denoiser::DenoiserFile;
 use crate::diffusion::Sampler;
+use crate::diffusion::sample::SamplingConfig;
 use crate::distill::{Stage, States};
 use crate::ops::DenoiserBackend;
 use crate::progress::Progress;
@@ -58,8 +59,8 @@ impl OnBackend for Distill {
         for (index, stage) in preset.distill.stages.iter().enumerate() {
             let net = file.net::<B>(&device)?;
             let teacher_net = net.valid();
-            let (network, guidance) = (file.network.clone(), file.guidance);
-            let teacher = Sampler { net: &teacher_net, config: &network, diffusion: &diffusion, guidance };
+            let (network, sampling) = (file.network.clone(), file.sampling.clone());
+            let teacher = Sampler { net: &teacher_net, config: &network, diffusion: &diffusion, sampling };
             let checkpoint = run.dir.file(&format!("distill-{}.checkpoint", index + 1));
             let fit = Fit {
                 optimizer: &preset.distill.optimizer,
@@ -88,7 +89,9 @@ impl OnBackend for Distill {
             last_loss = saved.final_loss();
             losses.extend_from_slice(&saved.losses);
             file.parameters = saved.ema().to_vec();
-            (file.steps, file.guidance) = (stage.rows, 1.0);
+            // Guidance is the student's own now, and its steps are DDIM's.
+            let threshold = file.sampling.threshold;
+            file.sampling = SamplingConfig { threshold, ..SamplingConfig::ddim(stage.rows, 1.0) };
         }
         bar.finish();
         run.dir.write_losses("distill-loss", &losses, "Student, stage after stage")?;
@@ -98,7 +101,7 @@ impl OnBackend for Distill {
         for checkpoint in checkpoints {
             let _ = std::fs::remove_file(checkpoint);
         }
-        println!("Wrote {} ({} steps, loss {last_loss:.4})", path.display(), file.steps);
+        println!("Wrote {} ({} steps, loss {last_loss:.4})", path.display(), file.sampling.steps);
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::{self, Dataset};
 use crate::denoiser::DenoiserFile;
-use crate::diffusion::Sampler;
+use crate::diffusion::{Request, Sampler};
 use crate::evaluate::SAMPLING_SEED;
 use crate::files;
 use crate::ops::DenoiserBackend;
@@ -130,11 +130,12 @@ impl Run {
     pub(super) fn draw<B: DenoiserBackend>(&self, file: &DenoiserFile, task: &str, name: &str) -> anyhow::Result<()> {
         let (device, diffusion) = (B::Device::default(), file.diffusion.build()?);
         let net = file.net::<B>(&device)?;
-        let sampler = Sampler { net: &net, config: &file.network, diffusion: &diffusion, guidance: file.guidance };
+        let sampling = file.sampling.clone();
+        let sampler = Sampler { net: &net, config: &file.network, diffusion: &diffusion, sampling };
         let count = self.settings.preset.samples(file.network.classes);
         let bar = Progress::new(task);
-        let table = diffusion.ddim(file.steps);
-        let samples = sampler.draw(&table, SAMPLING_SEED, count, &device, |done| bar.update(done, count));
+        let request = Request { seed: SAMPLING_SEED, count, class: None };
+        let samples = sampler.draw(request, &device, |done| bar.update(done, count));
         bar.finish();
         samples.write(&self.dir.file(name))
     }
@@ -150,8 +151,8 @@ impl Run {
     ) -> anyhow::Result<()> {
         let record = StageRecord {
             command: std::env::args().collect::<Vec<_>>().join(" "),
-            steps: file.steps,
-            guidance: file.guidance,
+            steps: file.sampling.steps,
+            guidance: file.sampling.guidance,
             parameters: file.parameters.len(),
             training_steps,
             loss,

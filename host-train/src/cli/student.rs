@@ -51,7 +51,7 @@ impl Args {
         };
         let diffusion = student.diffusion.build()?;
         let net = student.net::<Flex>(&Default::default())?;
-        let rows = diffusion.ddim(student.steps);
+        let rows = student.sampling.table(&diffusion);
         Ok(lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP)?)
     }
 }

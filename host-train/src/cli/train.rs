@@ -98,8 +98,7 @@ impl super::settings::OnBackend for Train {
         let file = DenoiserFile {
             network,
             diffusion: preset.diffusion.clone(),
-            steps: preset.sample.steps,
-            guidance: preset.sample.guidance,
+            sampling: preset.sample.sampling.clone(),
             channels_scale: run.data.channels_scale.clone(),
             parameters: saved.ema().to_vec(),
         };

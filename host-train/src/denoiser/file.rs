@@ -15,6 +15,7 @@ use super::layout::{Entry, layout};
 use super::{ConfigError, Denoiser, DenoiserConfig, parameters, set_parameters};
 use crate::dataset::ChannelScale;
 use crate::diffusion::DiffusionConfig;
+use crate::diffusion::sample::SamplingConfig;
 
 const METADATA_KEY: &str = "denoiser";
 
@@ -25,10 +26,9 @@ pub struct DenoiserFile {
     pub network: DenoiserConfig,
     /// What it was trained to predict.
     pub diffusion: DiffusionConfig,
-    /// How samples are drawn: rows of the step table.
-    pub steps: usize,
-    /// Guidance strength while drawing; 1 is none, two passes a step otherwise.
-    pub guidance: f64,
+    /// How samples are drawn.
+    #[serde(flatten)]
+    pub sampling: SamplingConfig,
     /// How each channel's natural values follow from the network's; empty for pixels.
     #[serde(default)]
     pub channels_scale: Vec<ChannelScale>,

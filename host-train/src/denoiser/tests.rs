@@ -12,6 +12,7 @@ use super::condition::Dropout;
 use super::*;
 use crate::dataset::{ChannelScale, SampleShape};
 use crate::diffusion::DiffusionConfig;
+use crate::diffusion::sample::SamplingConfig;
 use crate::quantize::TooLarge;
 
 fn small_unet() -> UNetConfig {
@@ -186,8 +187,7 @@ fn any_network_has_the_right_shape_begins_as_its_seed_says_and_keeps_its_paramet
         let file = DenoiserFile {
             network: config.clone(),
             diffusion: diffusion(),
-            steps: 4,
-            guidance: 1.0,
+            sampling: SamplingConfig::ddim(4, 1.0),
             channels_scale: vec![ChannelScale { offset: 0.5, scale: 2.0 }; channels],
             parameters: values(parameters(&net)),
         };
@@ -211,9 +211,9 @@ fn pytorchs_linear_weights_are_turned_and_its_gains_are_called_weights() {
     let Denoiser::Mlp(net) = filled::<Flex>(&config) else { panic!("a perceptron") };
     let weight = net.linear_in.weight.val();
     let norm = values(net.norm_out.gain.val());
-    let (steps, guidance, channels_scale) = (1, 1.0, Vec::new());
+    let (sampling, channels_scale) = (SamplingConfig::ddim(1, 1.0), Vec::new());
     let parameters = values(parameters(&Denoiser::Mlp(net)));
-    let file = DenoiserFile { network: config, diffusion: diffusion(), steps, guidance, channels_scale, parameters };
+    let file = DenoiserFile { network: config, diffusion: diffusion(), sampling, channels_scale, parameters };
     let bytes = file.write(Convention::PyTorch);
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let floats = |name: &str| -> (Vec<usize>, Vec<f32>) {

@@ -1,20 +1,20 @@
-//! Sampling in floats: the rows that core runs, on core's noise, with classifier-free guidance.
+//! A network as a denoiser: its process, its classes, classifier-free guidance.
+
+use std::ops::Range;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use mote_core::noise::{NoiseUse, normals};
 use mote_core::step_table::StepRow;
 
 use super::Diffusion;
+use super::sample::{Denoise, Estimate, Noise, Reverse, SamplingConfig};
 use crate::dataset::SampleShape;
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::evaluate::npy::Samples;
 use crate::ops::DenoiserBackend;
 
-/// Images drawn at once.
+/// Samples drawn at once.
 const BATCH: usize = 100;
-/// 1.0 in the units of core's noise.
-const NOISE_ONE: f32 = 4096.0;
 
 /// Draws samples of a network.
 pub struct Sampler<'a, B: Backend> {
@@ -24,92 +24,171 @@ pub struct Sampler<'a, B: Backend> {
     pub config: &'a DenoiserConfig,
     /// Its process.
     pub diffusion: &'a Diffusion,
-    /// Guidance strength `w`: `uncond + w (cond - uncond)`; 1 is one pass without guidance.
-    pub guidance: f64,
+    /// How it draws.
+    pub sampling: SamplingConfig,
 }
 
-/// The guided output at one timestep: `uncond + w (cond - uncond)` in one pass of twice the batch; for w = 1 plain.
-pub fn guided<B: DenoiserBackend>(
-    sampler: &Sampler<'_, B>,
-    x: &Tensor<B, 4>,
-    timestep: u32,
-    classes: &[usize],
-) -> Tensor<B, 4> {
-    let (batch, device) = (classes.len(), x.device());
-    let condition = |classes: &[usize]| {
-        let timesteps = vec![timestep; classes.len()];
-        Condition::new(sampler.config, &timesteps, sampler.diffusion.timesteps(), classes, &device)
-    };
-    if sampler.guidance == 1.0 {
-        return sampler.net.forward(x.clone(), &condition(classes));
+/// Which samples are drawn: number i from noise `(seed, i)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// The noise's seed.
+    pub seed: u64,
+    /// How many.
+    pub count: usize,
+    /// The class of all; number i has class `i % classes` if there is none.
+    pub class: Option<usize>,
+}
+
+/// A sampler that is told what to draw, as a [`Denoise`].
+pub struct Conditioned<'a, B: Backend> {
+    sampler: &'a Sampler<'a, B>,
+    /// One a sample.
+    classes: &'a [usize],
+    /// Images that the network sees beside the state, `[batch, condition channels, height, width]`.
+    condition: Option<Tensor<B, 4>>,
+}
+
+impl<B: DenoiserBackend> Denoise<B> for Conditioned<'_, B> {
+    fn estimate(&self, x: &Tensor<B, 4>, row: &StepRow, previous: Option<&Tensor<B, 4>>) -> Estimate<B> {
+        let f = self.guided(x, row, previous);
+        let channels = x.dims()[1];
+        let (mean, variance) = match f.dims()[1] / channels {
+            1 => (f, None),
+            _ => (f.clone().narrow(1, 0, channels), Some(f.narrow(1, channels, channels))),
+        };
+        let variance = variance.filter(|_| self.sampler.sampling.learned_variance());
+        Estimate { x0: x.clone() * row.p + mean * row.q, variance }
     }
-    let both = [classes, &vec![sampler.config.no_class(); batch]].concat();
-    let f = sampler.net.forward(Tensor::cat(vec![x.clone(), x.clone()], 0), &condition(&both));
-    let (with, without) = (f.clone().narrow(0, 0, batch), f.narrow(0, batch, batch));
-    without.clone() + (with - without) * sampler.guidance
 }
 
-impl<B: DenoiserBackend> Sampler<'_, B> {
-    /// One row: the next state from `x`. `previous` is the x0 of the row before, `noise` is asked for where it is used.
-    pub fn row(
-        &self,
-        row: &StepRow,
-        x: Tensor<B, 4>,
-        classes: &[usize],
-        previous: &mut Option<Tensor<B, 4>>,
-        noise: impl FnOnce() -> Tensor<B, 4>,
-    ) -> Tensor<B, 4> {
-        let f = guided(self, &x, row.timestep, classes);
-        let x0 = (x.clone() * row.p + f * row.q).clamp(-1.0, 1.0);
-        let mut next = x * row.a + x0.clone() * row.b;
-        if let Some(previous) = previous.take().filter(|_| row.b_prev != 0.0) {
-            next = next + previous * row.b_prev;
+impl<B: DenoiserBackend> Conditioned<'_, B> {
+    /// The guided output, `uncond + w (cond - uncond)`, in one pass of twice the batch; for w = 0 and w = 1 one plain pass.
+    /// A learned variance is the conditional one's.
+    fn guided(&self, x: &Tensor<B, 4>, row: &StepRow, previous: Option<&Tensor<B, 4>>) -> Tensor<B, 4> {
+        let (batch, channels) = (self.classes.len(), x.dims()[1]);
+        let none = vec![self.sampler.config.no_class(); batch];
+        let strength = self.sampler.sampling.guidance_at(row);
+        if strength == 1.0 {
+            return self.output(x.clone(), row, self.classes, previous.cloned(), self.condition.clone());
         }
-        *previous = Some(x0);
-        if row.c == 0.0 { next } else { next + noise() * row.c }
+        if strength == 0.0 {
+            return self.output(x.clone(), row, &none, previous.cloned(), self.condition.clone());
+        }
+        let twice = |tensor: &Tensor<B, 4>| Tensor::cat(vec![tensor.clone(), tensor.clone()], 0);
+        let both = [self.classes, &none].concat();
+        let f = self.output(twice(x), row, &both, previous.map(twice), self.condition.as_ref().map(twice));
+        let (with, without) = (f.clone().narrow(0, 0, batch), f.narrow(0, batch, batch));
+        let guide = |with: Tensor<B, 4>, without: Tensor<B, 4>| {
+            let guided = without.clone() + (with.clone() - without) * strength;
+            rescaled(guided, with, self.sampler.sampling.guidance_rescale)
+        };
+        let outputs = with.dims()[1];
+        if outputs == channels {
+            return guide(with, without);
+        }
+        let mean = guide(with.clone().narrow(1, 0, channels), without.narrow(1, 0, channels));
+        Tensor::cat(vec![mean, with.narrow(1, channels, outputs - channels)], 1)
     }
 
-    /// Noise of samples, `[samples, channels, height, width]`.
-    pub fn noise(
+    fn output(
         &self,
-        seed: u64,
-        samples: std::ops::Range<u64>,
-        noise_use: NoiseUse,
-        device: &B::Device,
+        x: Tensor<B, 4>,
+        row: &StepRow,
+        classes: &[usize],
+        previous: Option<Tensor<B, 4>>,
+        image: Option<Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
-        let values_each = self.config.shape.len();
-        let values = samples
-            .flat_map(|sample| normals(seed, sample, noise_use).take(values_each))
-            .map(|value| f32::from(value) / NOISE_ONE)
-            .collect();
-        from_pixels(values, self.config.shape, device)
+        let Sampler { net, config, diffusion, .. } = self.sampler;
+        let [batch, _, height, width] = x.dims();
+        let timesteps = vec![row.timestep; classes.len()];
+        let condition = Condition::new(config, &timesteps, diffusion.timesteps(), classes, &x.device());
+        let previous = previous.filter(|_| config.self_conditioning);
+        let image = image.filter(|_| config.condition_channels > 0);
+        let extra = (previous.is_some() || image.is_some()).then(|| {
+            let zeros = |channels| Tensor::zeros([batch, channels, height, width], &x.device());
+            let mut parts = Vec::new();
+            if config.self_conditioning {
+                parts.push(previous.unwrap_or_else(|| x.zeros_like()));
+            }
+            if config.condition_channels > 0 {
+                parts.push(image.unwrap_or_else(|| zeros(config.condition_channels)));
+            }
+            Tensor::cat(parts, 1)
+        });
+        net.forward(x, &Condition { extra, ..condition })
+    }
+}
+
+/// The guided output with a share `phi` of its deviation taken back to that of the conditional output, sample by sample (Lin et
+/// al., *Common Diffusion Noise Schedules and Sample Steps are Flawed*, 2024, equations 15 and 16).
+fn rescaled<B: Backend>(guided: Tensor<B, 4>, conditional: Tensor<B, 4>, phi: f64) -> Tensor<B, 4> {
+    if phi == 0.0 {
+        return guided;
+    }
+    let deviation = |x: Tensor<B, 4>| {
+        let [batch, channels, height, width] = x.dims();
+        let x = x.reshape([batch, channels * height * width]);
+        let centered = x.clone() - x.mean_dim(1);
+        (centered.clone() * centered).mean_dim(1).sqrt().reshape([batch, 1, 1, 1])
+    };
+    let ratio = deviation(conditional) / (deviation(guided.clone()) + 1e-8);
+    guided * (ratio * phi + (1.0 - phi))
+}
+
+impl<'a, B: DenoiserBackend> Sampler<'a, B> {
+    /// The sampler told which class each sample of a batch has, and what images it sees if its network wants some.
+    pub fn given(&'a self, classes: &'a [usize], condition: Option<Tensor<B, 4>>) -> Conditioned<'a, B> {
+        Conditioned { sampler: self, classes, condition }
     }
 
-    /// Draws `count` samples: number i from noise `(seed, i)` with class `i % classes`. `progress` hears how many are
-    /// done.
-    pub fn draw(
+    /// The reverse process of the samples `samples` of `seed` along `table`.
+    pub fn reverse<'b>(
         &self,
-        table: &[StepRow],
+        denoise: &'b dyn Denoise<B>,
+        table: &'b [StepRow],
         seed: u64,
-        count: usize,
+        samples: Range<u64>,
+        device: &B::Device,
+    ) -> Reverse<'b, B> {
+        let noise = Noise { seed, samples, shape: self.config.shape, device: device.clone() };
+        Reverse { denoise, table, threshold: self.sampling.threshold, noise }
+    }
+
+    /// Draws samples in batches, each by `draw` from its reverse process and its classes; values as the network sees them,
+    /// `[count, height, width, channels]`. `condition` is what the network sees beside each sample, `[count or 1, condition
+    /// channels, height, width]`; `progress` hears how many are done.
+    pub fn draw_with(
+        &self,
+        request: Request,
+        condition: Option<Tensor<B, 4>>,
         device: &B::Device,
         mut progress: impl FnMut(usize),
-    ) -> Samples {
-        let DenoiserConfig { shape, classes, .. } = *self.config;
-        let mut units = Vec::with_capacity(count * shape.len());
+        mut draw: impl FnMut(&Reverse<'_, B>, &[usize]) -> Tensor<B, 4>,
+    ) -> Vec<f32> {
+        let Request { seed, count, class } = request;
+        let table = self.sampling.table(self.diffusion);
+        let mut values = Vec::with_capacity(count * self.config.shape.len());
         for begin in (0..count).step_by(BATCH) {
             let numbers = begin as u64..(begin + BATCH).min(count) as u64;
-            let labels: Vec<usize> = numbers.clone().map(|number| number as usize % classes).collect();
-            let mut x = self.noise(seed, numbers.clone(), NoiseUse::Start, device);
-            let mut previous = None;
-            for (index, row) in table.iter().enumerate() {
-                let noise = || self.noise(seed, numbers.clone(), NoiseUse::Row(index as u16), device);
-                x = self.row(row, x, &labels, &mut previous, noise);
-            }
-            units.extend(to_units(x));
-            progress(numbers.end as usize);
+            let end = numbers.end as usize;
+            let classes: Vec<usize> =
+                (begin..end).map(|number| class.unwrap_or(number % self.config.classes)).collect();
+            let condition = condition.as_ref().map(|images| match images.dims() {
+                [1, channels, height, width] => images.clone().expand([classes.len(), channels, height, width]),
+                _ => images.clone().narrow(0, begin, classes.len()),
+            });
+            let denoise = self.given(&classes, condition);
+            let x = draw(&self.reverse(&denoise, &table, seed, numbers, device), &classes);
+            values.extend(to_units(x));
+            progress(end);
         }
-        Samples::from_units(units, shape)
+        values
+    }
+
+    /// Draws whole samples.
+    pub fn draw(&self, request: Request, device: &B::Device, progress: impl FnMut(usize)) -> Samples {
+        let units = self.draw_with(request, None, device, progress, |reverse, _| reverse.run(reverse.start(), 0));
+        Samples::from_units(units, self.config.shape)
     }
 }
 
@@ -127,4 +206,144 @@ pub fn from_pixels<B: Backend>(values: Vec<f32>, shape: SampleShape, device: &B:
         return Tensor::from_data(TensorData::new(values, [n, 1, height, width]), device);
     }
     Tensor::<B, 4>::from_data(TensorData::new(values, [n, height, width, channels]), device).permute([0, 3, 1, 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+
+    use super::*;
+    use crate::denoiser::{Architecture, Output, UNetConfig, parameters, set_parameters};
+    use crate::diffusion::{DiffusionConfig, Objective, ScheduleConfig};
+
+    type State = Tensor<Flex, 4>;
+
+    fn diffusion() -> Diffusion {
+        DiffusionConfig::new(Objective::V, 1000, ScheduleConfig::Cosine { offset: 0.008 }).build().unwrap()
+    }
+
+    fn config() -> DenoiserConfig {
+        let unet: UNetConfig =
+            serde_json::from_str(r#"{"widths": [4], "blocks": 1, "middle": 1, "groups": 2, "embedding": 8}"#).unwrap();
+        DenoiserConfig {
+            shape: SampleShape::image(4, 4, 1),
+            classes: 3,
+            architecture: Architecture::UNet(unet),
+            output: Output::Mean,
+            self_conditioning: false,
+            condition_channels: 0,
+        }
+    }
+
+    /// A network none of whose weights is zero.
+    fn net(config: &DenoiserConfig) -> Denoiser<Flex> {
+        let net = config.init::<Flex>(1, &Default::default()).unwrap();
+        let count = parameters(&net).dims()[0];
+        let values: Vec<f32> = (0..count).map(|i| 0.4 * (i as f32 * 12.9898).sin()).collect();
+        set_parameters(net, Tensor::from_floats(&values[..], &Default::default()))
+    }
+
+    fn close(a: &State, b: &State) -> bool {
+        (a.clone() - b.clone()).abs().max().into_scalar() < 1e-5
+    }
+
+    const CLASSES: [usize; 2] = [2, 0];
+
+    /// The output at one row for two samples.
+    fn output(sampling: SamplingConfig, row: usize) -> State {
+        let (config, diffusion) = (config(), diffusion());
+        let net = net(&config);
+        let table = sampling.table(&diffusion);
+        let sampler = Sampler { net: &net, config: &config, diffusion: &diffusion, sampling };
+        let conditioned = sampler.given(&CLASSES, None);
+        let noise = sampler.reverse(&conditioned, &table, 7, 0..2, &Default::default()).start();
+        conditioned.guided(&noise, &table[row], None)
+    }
+
+    #[test]
+    fn guidance_of_zero_and_one_is_one_network_and_two_goes_beyond() {
+        let at = |guidance| output(SamplingConfig::ddim(4, guidance), 1);
+        let (without, with, twice) = (at(0.0), at(1.0), at(2.0));
+        assert!(!close(&with, &without));
+        assert!(close(&twice, &(with.clone() * 2.0 - without.clone())));
+        // Just beside 0 and 1 there are two passes; they must give the same.
+        assert!(close(&at(1e-7), &without) && close(&at(1.0 + 1e-7), &with));
+    }
+
+    #[test]
+    fn guidance_keeps_to_its_interval() {
+        let table = SamplingConfig::ddim(4, 1.0).table(&diffusion());
+        let sigma = |row: usize| table[row].noise / table[row].signal;
+        let interval = Some([sigma(2) - 0.01, sigma(1) + 0.01]);
+        for row in 0..4 {
+            let at = |guidance, guidance_interval| {
+                output(SamplingConfig { guidance_interval, ..SamplingConfig::ddim(4, guidance) }, row)
+            };
+            let wanted = if (1..=2).contains(&row) { at(3.0, None) } else { at(1.0, None) };
+            assert!(close(&at(3.0, interval), &wanted), "row {row}");
+        }
+    }
+
+    #[test]
+    fn rescaled_guidance_has_the_deviation_of_the_conditional_output() {
+        let deviations = |x: State| {
+            let values: Vec<f32> = x.into_data().to_vec().unwrap();
+            [0, 1].map(|sample| {
+                let sample = &values[sample * 16..][..16];
+                let mean = sample.iter().sum::<f32>() / 16.0;
+                (sample.iter().map(|x| (x - mean) * (x - mean)).sum::<f32>() / 16.0).sqrt()
+            })
+        };
+        let at = |guidance, guidance_rescale| {
+            deviations(output(SamplingConfig { guidance_rescale, ..SamplingConfig::ddim(4, guidance) }, 1))
+        };
+        let (plain, guided, half, whole) = (at(1.0, 0.0), at(5.0, 0.0), at(5.0, 0.5), at(5.0, 1.0));
+        for sample in 0..2 {
+            assert!((guided[sample] / plain[sample] - 1.0).abs() > 0.05, "guidance changed nothing");
+            assert!((whole[sample] / plain[sample] - 1.0).abs() < 1e-3, "{whole:?}, not {plain:?}");
+            assert!((half[sample] - 0.5 * (guided[sample] + plain[sample])).abs() < 1e-3, "{half:?}");
+        }
+    }
+
+    #[test]
+    fn a_sample_is_its_seed_number_and_class_whatever_is_drawn_beside_it() {
+        let (config, diffusion) = (config(), diffusion());
+        let net = net(&config);
+        let sampling = SamplingConfig::ddim(3, 2.0);
+        let sampler = Sampler { net: &net, config: &config, diffusion: &diffusion, sampling };
+        let draw = |count, class| sampler.draw(Request { seed: 3, count, class }, &Default::default(), |_| {});
+        let (many, few) = (draw(BATCH + 5, None), draw(5, None));
+        assert!((0..5).all(|number| many.bytes(number) == few.bytes(number)));
+        assert_eq!(draw(5, Some(1)).bytes(4), few.bytes(4), "number 4 has class 4 % 3 = 1");
+        assert_ne!(draw(5, Some(1)).bytes(3), few.bytes(3));
+    }
+
+    #[test]
+    fn extra_channels_get_the_estimate_then_the_image() {
+        let config = DenoiserConfig {
+            self_conditioning: true,
+            condition_channels: 2,
+            output: Output::MeanAndVariance,
+            ..config()
+        };
+        let (net, diffusion) = (net(&config), diffusion());
+        let device = Default::default();
+        let sampling = SamplingConfig::ddim(4, 2.0);
+        let table = sampling.table(&diffusion);
+        let sampler = Sampler { net: &net, config: &config, diffusion: &diffusion, sampling };
+        let [x, previous] = [0.3, -0.8].map(|value| State::full([2, 1, 4, 4], value, &device));
+        let image = State::full([2, 2, 4, 4], 0.5, &device);
+        let found = sampler.given(&CLASSES, Some(image.clone())).guided(&x, &table[1], Some(&previous));
+        let forward = |classes: &[usize]| {
+            let condition = Condition::new(&config, &[table[1].timestep; 2], 1000, classes, &device);
+            let extra = Some(Tensor::cat(vec![previous.clone(), image.clone()], 1));
+            net.forward(x.clone(), &Condition { extra, ..condition })
+        };
+        let (with, without) = (forward(&CLASSES), forward(&[3, 3]));
+        let part = |x: &State, channel| x.clone().narrow(1, channel, 1);
+        assert!(close(&part(&found, 0), &(part(&with, 0) * 2.0 - part(&without, 0))));
+        assert!(close(&part(&found, 1), &part(&with, 1)), "the variance is the conditional one's");
+        assert!(!close(&found, &sampler.given(&CLASSES, Some(image)).guided(&x, &table[1], None)));
+        assert!(!close(&found, &sampler.given(&CLASSES, None).guided(&x, &table[1], Some(&previous))));
+    }
 }
