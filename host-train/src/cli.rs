@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failure, 2 wrong usage (clap's own, or an error that is [`Usage`]).
 
+mod classifier;
 mod data;
 mod distill;
 mod eval;
@@ -9,7 +10,9 @@ mod export;
 mod judge;
 mod quantize;
 mod report;
+mod sample;
 mod settings;
+mod signal;
 mod student;
 mod train;
 mod weights;
@@ -36,6 +39,12 @@ enum Command {
     Export(export::Args),
     /// Exchange a run's weights with PyTorch
     Weights(weights::Args),
+    /// Draw with a teacher, a student or any checkpoint: every sampler, guidance, inpainting, interpolation
+    Sample(sample::Args),
+    /// Denoise, impute or score a signal or the rows of a table
+    Signal(signal::Args),
+    /// Train a classifier of noised data, which guides `sample --classifier`
+    Classifier(classifier::Args),
     /// Draw a .mote model's samples on this machine; print their Fréchet distance and class accuracy
     Eval(eval::Args),
     /// Print the accuracy of the classifier that judges samples, or train it anew
@@ -53,6 +62,9 @@ impl Cli {
             Command::Quantize(args) => quantize::run(args),
             Command::Export(args) => export::run(args),
             Command::Weights(args) => weights::run(args),
+            Command::Sample(args) => sample::run(args),
+            Command::Signal(args) => signal::run(args),
+            Command::Classifier(args) => classifier::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Judge(args) => judge::run(args),
             Command::Report(args) => report::run(args),

@@ -44,6 +44,12 @@ enum Verb {
     Quantize(verb::training::Arguments),
     /// Write the student as an ONNX network for other runtimes (passed on to mote-train)
     Export(verb::training::Arguments),
+    /// Draw with a teacher, a student or any checkpoint: samplers, guidance, inpainting, interpolation (passed on to mote-train)
+    Sample(verb::training::Arguments),
+    /// Denoise, impute or score a signal or the rows of a table (passed on to mote-train)
+    Signal(verb::training::Arguments),
+    /// Train a classifier of noised data to guide samples (passed on to mote-train)
+    Classifier(verb::training::Arguments),
     /// Measure a .mote file's quality on the host (passed on to mote-train)
     Eval(verb::training::Arguments),
     /// Show everything about a .mote file: shapes, steps, operations, memory over time, estimated times on chips
@@ -79,6 +85,9 @@ fn main() -> ExitCode {
         Verb::Distill(arguments) => verb::training::run("distill", &arguments),
         Verb::Quantize(arguments) => verb::training::run("quantize", &arguments),
         Verb::Export(arguments) => verb::training::run("export", &arguments),
+        Verb::Sample(arguments) => verb::training::run("sample", &arguments),
+        Verb::Signal(arguments) => verb::training::run("signal", &arguments),
+        Verb::Classifier(arguments) => verb::training::run("classifier", &arguments),
         Verb::Eval(arguments) => verb::training::run("eval", &arguments),
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),

@@ -1,4 +1,4 @@
-//! `train`, `distill`, `quantize`, `export`, `eval`: passed on to mote-train, which is compiled when first used.
+//! Verbs of mote-train (`train`, `distill`, `sample`, `eval` and others), passed on to it; it is compiled when first used.
 
 use crate::places::{root, target_dir};
 use crate::process::{pass_on, run as run_program};

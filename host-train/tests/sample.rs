@@ -1,0 +1,143 @@
+//! `mote-train sample` and `classifier` as a user runs them, on a teacher of toy size.
+
+use std::process::{Command, Output};
+
+const SIDE: usize = 14;
+const IMAGE: usize = SIDE * SIDE;
+
+fn run(arguments: &[String]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mote-train")).args(arguments).output().unwrap()
+}
+
+fn succeed(arguments: &[String]) {
+    let Output { status, stderr, .. } = run(arguments);
+    assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+}
+
+/// A trained teacher of toy size.
+struct Toy {
+    folder: tempfile::TempDir,
+}
+
+impl Toy {
+    fn trained() -> Self {
+        let toy = Self { folder: tempfile::tempdir().unwrap() };
+        succeed(&toy.arguments("train --preset toy"));
+        toy
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().expect("a UTF-8 temporary folder").to_owned()
+    }
+
+    /// The words and `--run`; `@` is the temporary folder.
+    fn arguments(&self, words: &str) -> Vec<String> {
+        let words = words.split_whitespace().map(|word| word.replace('@', &self.path("")));
+        words.chain(["--run".to_owned(), self.path("run")]).collect()
+    }
+
+    /// The images drawn, `[n, 14, 14, 1]`.
+    fn draw(&self, words: &str) -> Vec<u8> {
+        succeed(&self.arguments(&format!("sample {words} --out @x.npy")));
+        let file = std::fs::read(self.path("x.npy")).unwrap();
+        let header = 10 + usize::from(u16::from_le_bytes([file[8], file[9]]));
+        file[header..].to_vec()
+    }
+}
+
+/// A picture whose left half is bright.
+fn write_halves(path: &str) {
+    let pixel = |x: u32, _| image::Luma([if x < SIDE as u32 / 2 { 255 } else { 0 }]);
+    image::GrayImage::from_fn(SIDE as u32, SIDE as u32, pixel).save(path).unwrap();
+}
+
+#[test]
+fn every_sampler_and_use_draws_from_a_trained_teacher() {
+    let toy = Toy::trained();
+    let base = toy.draw("--count 6");
+    assert_eq!(base.len(), 6 * IMAGE);
+    assert!(
+        base == toy.draw("--count 6 --sampler ddim --spacing trailing --threshold clamp"),
+        "the preset's own settings"
+    );
+    assert!(base[..2 * IMAGE] == toy.draw("--count 2"), "a sample does not depend on the others");
+    assert!(base[3 * IMAGE..4 * IMAGE] != toy.draw("--count 4 --class 5")[3 * IMAGE..], "class 5 instead of 3");
+    let mut seen = vec![base.clone()];
+    for words in [
+        "--sampler ddpm --variance beta --steps 20",
+        "--sampler ddpm --steps 20",
+        "--sampler ddim --eta 1 --steps 10",
+        "--sampler heun",
+        "--sampler dpmpp2m",
+        "--sampler churn --churn 0.3",
+        "--sampler predictor-corrector --correctors 2",
+        "--sampler langevin --steps 20 --langevin-steps 2",
+        "--sampler consistency --steps 2",
+        "--spacing karras --sigma-range 0.01..80",
+        "--guidance 0",
+        "--guidance 3",
+        "--guidance 3 --guidance-interval 0.2..2",
+        "--guidance 3 --guidance-rescale 0.7",
+        "--threshold dynamic --quantile 0.9",
+        "--seed 2",
+    ] {
+        let drawn = toy.draw(&format!("--count 6 {words}"));
+        assert!(drawn.len() == base.len() && !seen.contains(&drawn), "{words} draws what something else drew");
+        assert!(drawn == toy.draw(&format!("--count 6 {words}")), "{words}: the same command drew something else");
+        seen.push(drawn);
+    }
+    succeed(&toy.arguments("sample"));
+    let sheet = std::fs::read(toy.path("run/samples.png")).unwrap();
+    assert!(sheet.starts_with(b"\x89PNG"));
+}
+
+#[test]
+fn images_are_begun_from_mixed_and_completed() {
+    let toy = Toy::trained();
+    write_halves(&toy.path("halves.png"));
+
+    let inpainted = toy.draw("--count 3 --inpaint @halves.png --mask @halves.png --steps 20 --jump 5 --resamples 3");
+    let known = |image: &[u8]| (0..IMAGE).filter(|at| at % SIDE < SIDE / 2).all(|at| image[at] == 255);
+    assert!(inpainted.chunks(IMAGE).all(known), "the known half is kept");
+    assert!(inpainted[..IMAGE] != inpainted[IMAGE..2 * IMAGE], "what is drawn differs");
+
+    let distance = |words: &str| {
+        let drawn = toy.draw(&format!("--count 1 --from @halves.png --steps 20 {words}"));
+        let wanted = |at: usize| if at % SIDE < SIDE / 2 { 255.0 } else { 0.0 };
+        (0..IMAGE).map(|at| (f64::from(drawn[at]) - wanted(at)).abs()).sum::<f64>() / IMAGE as f64
+    };
+    let (little, much) = (distance("--strength 0.1"), distance("--strength 1"));
+    assert!(little < much && little < 20.0, "mean change {little} after little noise, {much} after much");
+
+    let between = toy.draw("--count 5 --seed 4 --interpolate 9 --class 2");
+    assert!(between[..IMAGE] == toy.draw("--count 1 --seed 4 --class 2"), "it begins at one seed's sample");
+    assert!(between[4 * IMAGE..] == toy.draw("--count 1 --seed 9 --class 2"), "and ends at the other's");
+    assert_eq!(toy.draw("--count 3 --between @halves.png @halves.png --strength 0.5").len(), 3 * IMAGE);
+
+    succeed(&toy.arguments("classifier --steps 40"));
+    let guided = toy.draw("--count 4 --guidance 0 --classifier @run/classifier.safetensors --classifier-scale 4");
+    assert!(guided != toy.draw("--count 4 --guidance 0"), "the classifier changed nothing");
+}
+
+#[test]
+fn what_cannot_be_drawn_is_said_in_one_line() {
+    let toy = Toy::trained();
+    write_halves(&toy.path("halves.png"));
+    for (words, part) in [
+        ("--weights student", "student.safetensors"),
+        ("--sampler heun --eta 1", "--eta does not go with"),
+        ("--steps 2000", "sample.steps is 2000"),
+        ("--class ballgown", "no class ballgown"),
+        ("--sampler ddpm --variance learned", "the network gives none"),
+        ("--sampler heun --inpaint @halves.png --mask @halves.png", "cannot begin or turn back"),
+        ("--inpaint @halves.png --mask @halves.png --steps 5", "does not fit into 5"),
+        ("--from @halves.png --strength 0", "--strength 0"),
+        ("--condition @halves.png", "condition_channels"),
+        ("--sampler langevin --steps 3 --sigma-range 0.01..80", "ratio of neighboring sigmas"),
+    ] {
+        let Output { status, stderr, .. } = run(&toy.arguments(&format!("sample {words}")));
+        let message = String::from_utf8_lossy(&stderr);
+        assert_eq!(status.code(), Some(2), "{words}: {message}");
+        assert!(message.contains(part) && message.lines().count() == 1, "{words}: {message}");
+    }
+}
