@@ -8,6 +8,7 @@ mod distill;
 mod eval;
 mod export;
 mod judge;
+mod nll;
 mod quantize;
 mod report;
 mod sample;

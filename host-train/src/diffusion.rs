@@ -2,16 +2,31 @@
 
 mod config;
 mod forward;
+mod likelihood;
+mod loss;
+mod low_resolution;
+mod noise;
 pub mod sample;
 mod sampler;
+mod times;
+pub mod variational;
 
 use mote_core::schedule::{alpha_bar_of_log_snr, log_snr_at, log_snr_fall, snr};
 use mote_core::step_table::{self, Level, Method, Spacing, StepRow, Variance};
+use mote_process::Bound;
 
+pub(crate) use config::is_default;
 pub use config::{DiffusionConfig, DiffusionError, Objective, ScheduleConfig, Time};
 pub use forward::per_image;
+pub use likelihood::{Likelihood, Nll};
+pub use loss::{Distance, LossConfig};
+pub use low_resolution::LowResolution;
 pub use mote_process::{ReverseVariance, Weighting};
+pub use noise::NoiseConfig;
 pub use sampler::{Conditioned, Request, Sampler, from_pixels, to_units};
+pub use times::{TimeSampling, Times};
+
+use crate::denoiser::Output;
 
 /// A [`DiffusionConfig`] with its numbers.
 #[derive(Debug, Clone)]
@@ -24,6 +39,8 @@ pub struct Diffusion {
     pub time: Time,
     /// The reverse steps' variance in the variational bound, where the network has no second output for it.
     pub variance: ReverseVariance,
+    /// The low resolution that the network is given, if any.
+    pub low_resolution: Option<LowResolution>,
 }
 
 impl Diffusion {
@@ -38,6 +55,15 @@ impl Diffusion {
             return self.alpha_bars[time as usize];
         }
         alpha_bar_of_log_snr(log_snr_at(&self.alpha_bars, time))
+    }
+
+    /// The variational bound for a network with such outputs.
+    pub fn bound(&self, output: Output) -> Bound {
+        let variance = match output {
+            Output::Mean => self.variance,
+            Output::MeanAndVariance => ReverseVariance::Learned,
+        };
+        Bound::new(&self.alpha_bars, variance)
     }
 
     /// The deterministic DDIM table of `rows` rows.

@@ -137,13 +137,16 @@ impl Preset {
     /// [`Preset::network`], if there can be one and it can become a `.mote` file where the preset says that it is to.
     ///
     /// # Errors
-    /// [`crate::denoiser::ConfigError`], [`crate::denoiser::NotExportable`].
+    /// [`crate::denoiser::ConfigError`], [`crate::denoiser::NotExportable`], [`TeacherConfig::check`],
+    /// [`crate::diffusion::DiffusionError`].
     pub fn checked_network(&self, data: &Dataset) -> anyhow::Result<DenoiserConfig> {
         let network = self.network(data);
         network.check()?;
         if self.network.export {
             network.exportable().context("say `export = false` under [network] to train it for this machine alone")?;
         }
+        self.diffusion.build()?;
+        self.train.check(&self.diffusion, &network)?;
         Ok(network)
     }
 

@@ -23,7 +23,7 @@ pub enum Weighting {
     /// `1 / (k + snr)^gamma` on the squared error of epsilon (Choi et al., *Perception Prioritized Training*, 2022,
     /// equation 8).
     P2 {
-        /// How much little noise is held back; 1 in the paper, 0.5 its milder choice. 0 is the uniform weight of epsilon.
+        /// How much little noise is held back; 1 in the paper, 0.5 its milder choice.
         gamma: f64,
         /// Keeps the weight finite; 1 in the paper.
         k: f64,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Usage;
 use super::data::DataArgs;
+use super::nll;
 use crate::evaluate::SAMPLING_SEED;
 use crate::evaluate::draw::draw;
 use crate::evaluate::score::{FEWEST, Floor, Metric, Part, Score};
@@ -16,14 +17,16 @@ use crate::progress::Progress;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The int8 model
-    #[arg(long, value_name = "FILE")]
-    model: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "nll")]
+    model: Option<PathBuf>,
     /// Samples to draw, a multiple of the number of classes
     #[arg(long, value_name = "N", default_value_t = 400)]
     samples: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    nll: nll::Args,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -40,13 +43,17 @@ struct Output {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    if args.nll.nll {
+        return nll::run(&args.nll, args.samples, args.json);
+    }
     let loaded = args.data.load()?;
     let scorer = loaded.scorer(Part::HeldOut)?;
     let classes = scorer.shape().classes;
     if args.samples < FEWEST || !args.samples.is_multiple_of(classes) {
         return Err(Usage(format!("--samples {} is not a multiple of the {classes} classes", args.samples)).into());
     }
-    let file = files::read(&args.model)?;
+    let model = args.model.as_deref().ok_or_else(|| Usage("eval needs --model FILE".to_owned()))?;
+    let file = files::read(model)?;
     let progress = Progress::new("drawing int8 samples");
     let samples = draw(&file, SAMPLING_SEED, args.samples, |done| progress.update(done, args.samples))?;
     progress.finish();

@@ -35,11 +35,19 @@ impl<B: Backend> Condition<B> {
     /// # Panics
     /// If the lengths differ or a class is greater than `config.classes`.
     pub fn new(config: &DenoiserConfig, of: &[u32], timesteps: usize, classes: &[usize], device: &B::Device) -> Self {
+        let times: Vec<f64> = of.iter().map(|&timestep| f64::from(timestep)).collect();
+        Self::at(config, &times, timesteps, classes, device)
+    }
+
+    /// The same for times that need not be whole.
+    ///
+    /// # Panics
+    /// As [`Condition::new`].
+    pub fn at(config: &DenoiserConfig, of: &[f64], timesteps: usize, classes: &[usize], device: &B::Device) -> Self {
         assert_eq!(of.len(), classes.len());
         let embedding = config.architecture.embedding();
         let half = embedding / 2;
-        let angle =
-            |t: u32, i: usize| f64::from(t) * 1000.0 / timesteps as f64 * MAX_PERIOD.powf(-(i as f64) / half as f64);
+        let angle = |t: f64, i: usize| t * 1000.0 / timesteps as f64 * MAX_PERIOD.powf(-(i as f64) / half as f64);
         let mut time = Vec::with_capacity(of.len() * embedding);
         let mut class = vec![0f32; of.len() * (config.classes + 1)];
         for (row, (&t, &label)) in of.iter().zip(classes).enumerate() {

@@ -7,7 +7,7 @@ use mote_core::step_table;
 use mote_process::{ReverseVariance, ScheduleFileError, read_betas};
 use serde::{Deserialize, Serialize};
 
-use super::Diffusion;
+use super::{Diffusion, LowResolution};
 
 /// What the network's output means; [`step_table::Objective`] has the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +101,9 @@ pub struct DiffusionConfig {
     /// The reverse steps' variance in the variational bound, where the network has no second output for it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub variance: ReverseVariance,
+    /// The low resolution that the network is given, if any.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub low_resolution: Option<LowResolution>,
 }
 
 /// Whether a field may be left out of a file, as files of older versions do.
@@ -138,8 +141,8 @@ pub enum DiffusionError {
 impl DiffusionConfig {
     /// The process of the schedule as it is, in discrete time.
     pub fn new(objective: Objective, timesteps: usize, schedule: ScheduleConfig) -> Self {
-        let (zero_terminal_snr, time, variance) = Default::default();
-        Self { objective, timesteps, schedule, zero_terminal_snr, time, variance }
+        let (zero_terminal_snr, time, variance, low_resolution) = Default::default();
+        Self { objective, timesteps, schedule, zero_terminal_snr, time, variance, low_resolution }
     }
 
     /// Computes the schedule.
@@ -160,7 +163,8 @@ impl DiffusionConfig {
             }
             rescale_to_zero_snr(&mut alpha_bars);
         }
-        Ok(Diffusion { objective: self.objective.into(), alpha_bars, time: self.time, variance: self.variance })
+        let Self { time, variance, low_resolution, .. } = *self;
+        Ok(Diffusion { objective: self.objective.into(), alpha_bars, time, variance, low_resolution })
     }
 }
 

@@ -1,15 +1,22 @@
 //! The teacher's task: predict noised training images.
 
+use anyhow::ensure;
+use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use mote_core::noise::{Philox, normal_q12};
+use mote_process::Bound;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::OptimizerConfig;
 use crate::dataset::{Augmentation, Split};
-use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
-use crate::diffusion::{Diffusion, Weighting, from_pixels, per_image};
+use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Output};
+use crate::diffusion::variational::{self, Decoder};
+use crate::diffusion::{
+    Diffusion, DiffusionConfig, Distance, LossConfig, NoiseConfig, Time, TimeSampling, Times, Weighting, from_pixels,
+    is_default, per_image,
+};
 use crate::ops::DenoiserBackend;
 
 /// 1.0 in the units of core's noise.
@@ -29,8 +36,75 @@ pub struct TeacherConfig {
     pub augment: Augmentation,
     /// The loss at each timestep.
     pub weighting: Weighting,
+    /// What the loss is made of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub loss: LossConfig,
+    /// How an error of the network's output counts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub distance: Distance,
+    /// At which times a step looks.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timesteps: TimeSampling,
+    /// What is done to the noise.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub noise: NoiseConfig,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
+}
+
+impl TeacherConfig {
+    /// Whether a network can be trained so.
+    ///
+    /// # Errors
+    /// The first thing that does not fit, with what to do.
+    pub fn check(&self, diffusion: &DiffusionConfig, network: &DenoiserConfig) -> anyhow::Result<()> {
+        let checks = [self.weighting.check(), self.distance.check(), self.timesteps.check(), self.noise.check()];
+        checks.into_iter().collect::<Result<(), String>>().map_err(anyhow::Error::msg)?;
+        ensure!(
+            (0.0..=1.0).contains(&self.class_dropout),
+            "train.class_dropout is {}; give a probability",
+            self.class_dropout
+        );
+        let learned = network.output == Output::MeanAndVariance;
+        match self.loss {
+            LossConfig::Simple => ensure!(
+                !learned,
+                "the simple loss does not train the variance that network.output = \"mean_and_variance\" gives: set \
+                 train.loss = {{ kind = \"hybrid\", lambda = 0.001 }}, or network.output = \"mean\""
+            ),
+            LossConfig::Vlb => ensure!(
+                self.weighting == Weighting::Vlb && self.distance == Distance::Squared,
+                "train.loss = {{ kind = \"vlb\" }} has its own weights and distance: set train.weighting = \
+                 {{ kind = \"vlb\" }} and leave train.distance out"
+            ),
+            LossConfig::Hybrid { lambda } => ensure!(
+                learned && lambda > 0.0 && lambda.is_finite(),
+                "train.loss = {{ kind = \"hybrid\", lambda = {lambda} }} trains a variance beside the mean: set \
+                 network.output = \"mean_and_variance\" and a positive lambda"
+            ),
+        }
+        if self.loss != LossConfig::Simple {
+            ensure!(
+                diffusion.time == Time::Discrete && !matches!(self.timesteps, TimeSampling::Lognormal { .. }),
+                "the variational bound is a sum over the timesteps: leave diffusion.time and a lognormal train.timesteps \
+                 out, or use the simple loss with train.weighting = {{ kind = \"vlb\" }}"
+            );
+        }
+        let given = match diffusion.low_resolution {
+            Some(low) => {
+                low.check(network.shape).map_err(anyhow::Error::msg)?;
+                network.shape.channels
+            }
+            None => 0,
+        };
+        ensure!(
+            network.condition_channels == given,
+            "network.condition_channels is {}, but there are {given} channels to give (diffusion.low_resolution gives as \
+             many as a sample has)",
+            network.condition_channels
+        );
+        Ok(())
+    }
 }
 
 /// Random numbers of one step: a function of the seed, the step and nothing else.
@@ -57,6 +131,11 @@ impl StepRandom {
     pub(crate) fn stratified(&mut self, batch: usize) -> Vec<f64> {
         let begin = self.unit();
         (0..batch).map(|index| (begin + index as f64 / batch as f64) % 1.0).collect()
+    }
+
+    /// 64 random bits.
+    fn word(&mut self) -> u64 {
+        self.0.next_u64()
     }
 
     /// Standard normal, `[batch, channels, height, width]`.
@@ -103,12 +182,31 @@ pub struct TeacherTask<'a> {
     diffusion: &'a Diffusion,
     split: Split<'a>,
     seed: u64,
-    /// Of each timestep.
+    /// Of each timestep, mean 1.
     weights: Vec<f32>,
+    /// The mean that they are divided by.
+    mean_weight: f64,
+    bound: Bound,
+}
+
+/// What a step trains on; all tensors `[batch, channels, height, width]`.
+struct Examples<B: Backend> {
+    /// The data.
+    images: Tensor<B, 4>,
+    /// Classes, the hidden ones hidden.
+    labels: Vec<usize>,
+    /// Where each sample is noised to.
+    times: Times,
+    /// The noised data.
+    x: Tensor<B, 4>,
+    /// What the network should say.
+    target: Tensor<B, 4>,
+    /// The given image that the network also sees.
+    given: Option<Tensor<B, 4>>,
 }
 
 impl<'a> TeacherTask<'a> {
-    /// The task of fitting `split`.
+    /// The task of fitting `split`. `config` is one that [`TeacherConfig::check`] accepts.
     pub fn new(
         config: &'a TeacherConfig,
         network: &'a DenoiserConfig,
@@ -118,30 +216,137 @@ impl<'a> TeacherTask<'a> {
     ) -> Self {
         let all: Vec<usize> = (0..diffusion.timesteps()).collect();
         let weights = diffusion.weights(config.weighting, &all);
-        Self { config, network, diffusion, split, seed, weights }
+        let each = all.iter().map(|&timestep| diffusion.weight(config.weighting, timestep as f64));
+        let mean_weight = each.sum::<f64>() / all.len() as f64;
+        let bound = diffusion.bound(network.output);
+        Self { config, network, diffusion, split, seed, weights, mean_weight, bound }
     }
 
-    /// The loss of step `step`, `[1]`: the weighted squared error at timesteps spread evenly over the batch.
-    pub fn loss<B: AutodiffBackend + DenoiserBackend>(&self, net: &Denoiser<B>, step: u64) -> Tensor<B, 1> {
-        let (config, diffusion, device) = (self.config, self.diffusion, B::Device::default());
-        let random = &mut StepRandom::new(self.seed, step);
-        let timesteps: Vec<usize> = (random.stratified(config.batch).iter())
-            .map(|u| ((u * diffusion.timesteps() as f64) as usize).min(diffusion.timesteps() - 1))
-            .collect();
+    /// The examples of step `step`, and the random numbers that are left for its dropout.
+    fn examples<B: Backend>(&self, step: u64, device: &B::Device) -> (Examples<B>, StepRandom) {
+        let (config, diffusion) = (self.config, self.diffusion);
+        let mut random = StepRandom::new(self.seed, step);
+        let times = config.timesteps.draw(diffusion, &self.weights, &random.stratified(config.batch));
         let Batch { images, mut labels } =
-            Batch::<B>::draw(&self.split, config.batch, &config.augment, self.network, random, &device);
+            Batch::<B>::draw(&self.split, config.batch, &config.augment, self.network, &mut random, device);
         for label in &mut labels {
             if random.unit() < config.class_dropout {
                 *label = self.network.no_class();
             }
         }
-        let noise = random.normal(images.dims(), &device);
-        let times: Vec<f64> = timesteps.iter().map(|&timestep| timestep as f64).collect();
-        let (x, target) = (diffusion.noised(&images, &noise, &times), diffusion.target(&images, &noise, &times));
-        let numbers: Vec<u32> = timesteps.iter().map(|&t| t as u32).collect();
-        let condition = Condition::new(self.network, &numbers, diffusion.timesteps(), &labels, &device);
-        let error = net.forward(x, &condition) - target;
-        let weights: Vec<f32> = timesteps.iter().map(|&t| self.weights[t]).collect();
-        (error.clone() * error * per_image(&weights, &device)).mean()
+        let noise = random.normal(images.dims(), device);
+        let noise = config.noise.shape(&images, noise, |shape| random.normal(shape, device));
+        let x = diffusion.noised(&images, &noise, &times.times);
+        let target = diffusion.target(&images, &noise, &times.times);
+        let given = diffusion.low_resolution.map(|low| {
+            let [_, _, height, width] = images.dims();
+            let mut small = low.reduce(images.clone());
+            if low.noise > 0.0 {
+                let deviations: Vec<f32> = labels.iter().map(|_| (low.noise * random.unit()) as f32).collect();
+                small = small.clone() + random.normal(small.dims(), device) * per_image(&deviations, device);
+            }
+            low.enlarge(small, [height, width])
+        });
+        (Examples { images, labels, times, x, target, given }, random)
+    }
+
+    /// The weight of a sample at `time`.
+    fn weight(&self, time: f64) -> f64 {
+        match time.fract() {
+            0.0 => f64::from(self.weights[time as usize]),
+            _ => self.diffusion.weight(self.config.weighting, time) / self.mean_weight,
+        }
+    }
+
+    /// The loss of step `step`, `[1]`, at times spread evenly over the batch.
+    pub fn loss<B>(&self, net: &Denoiser<B>, step: u64) -> Tensor<B, 1>
+    where
+        B: AutodiffBackend + DenoiserBackend,
+        B::InnerBackend: DenoiserBackend,
+    {
+        let (examples, random) = self.examples(step, &B::Device::default());
+        self.loss_of(net, examples, random)
+    }
+
+    /// The mean loss of examples, `[1]`.
+    fn loss_of<B>(&self, net: &Denoiser<B>, examples: Examples<B>, mut random: StepRandom) -> Tensor<B, 1>
+    where
+        B: AutodiffBackend + DenoiserBackend,
+        B::InnerBackend: DenoiserBackend,
+    {
+        let (config, network, diffusion, device) = (self.config, self.network, self.diffusion, B::Device::default());
+        let Examples { images, labels, times: Times { times, importance }, x, target, given } = examples;
+        let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, &device);
+        condition.extra = match network.self_conditioning {
+            true => Some(self.own_estimate(net, &x, &times, &labels, given)),
+            false => given,
+        };
+        condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.word());
+        let output = net.forward(x.clone(), &condition);
+        let channels = network.shape.channels;
+        let (f, variance) = match network.output {
+            Output::Mean => (output, None),
+            Output::MeanAndVariance => {
+                (output.clone().narrow(1, 0, channels), Some(output.narrow(1, channels, channels)))
+            }
+        };
+        let simple = |f: Tensor<B, 4>| {
+            let weights: Vec<f32> =
+                times.iter().zip(&importance).map(|(&time, factor)| (self.weight(time) * factor) as f32).collect();
+            config.distance.mean(f - target, per_image(&weights, &device))
+        };
+        let bound = |f: Tensor<B, 4>| {
+            let timesteps: Vec<usize> = times.iter().map(|&time| time as usize).collect();
+            let estimate = diffusion.estimate(&x, &f, &times);
+            let terms = variational::terms(&self.bound, self.decoder(), &timesteps, images, estimate, variance);
+            let whole = diffusion.timesteps() as f64 / std::f64::consts::LN_2;
+            let factors: Vec<f32> = importance.iter().map(|factor| (factor * whole) as f32).collect();
+            (terms * per_image(&factors, &device)).mean()
+        };
+        match config.loss {
+            LossConfig::Simple => simple(f),
+            LossConfig::Vlb => bound(f),
+            LossConfig::Hybrid { lambda } => simple(f.clone()) + bound(f.detach()) * lambda,
+        }
+    }
+
+    fn decoder(&self) -> Decoder {
+        Decoder::of(self.split.dataset)
+    }
+
+    /// What a network that conditions on itself sees beside `x`: for every second sample its own estimate of the data without
+    /// one, from which no gradient flows, for the others zeros (Chen, Zhang, Hinton, *Analog Bits*, 2023, section 3.2); then
+    /// the given image.
+    fn own_estimate<B>(
+        &self,
+        net: &Denoiser<B>,
+        x: &Tensor<B, 4>,
+        times: &[f64],
+        labels: &[usize],
+        given: Option<Tensor<B, 4>>,
+    ) -> Tensor<B, 4>
+    where
+        B: AutodiffBackend + DenoiserBackend,
+        B::InnerBackend: DenoiserBackend,
+    {
+        let (device, channels) = (x.device(), self.network.shape.channels);
+        let even: Vec<i32> = (0..labels.len() as i32).step_by(2).collect();
+        let pick = |x: &Tensor<B, 4>| x.clone().inner().select(0, Tensor::from_ints(&even[..], &device));
+        let (x_even, times_even): (_, Vec<f64>) = (pick(x), times.iter().copied().step_by(2).collect());
+        let labels_even: Vec<usize> = labels.iter().copied().step_by(2).collect();
+        let timesteps = self.diffusion.timesteps();
+        let mut condition = Condition::at(self.network, &times_even, timesteps, &labels_even, &device);
+        condition.extra = given.as_ref().map(|given| Tensor::cat(vec![x_even.zeros_like(), pick(given)], 1));
+        let f = net.valid().forward(x_even.clone(), &condition).narrow(1, 0, channels);
+        let estimate = self.decoder().limited(self.diffusion.estimate(&x_even, &f, &times_even));
+        // Sample i has row i / 2 if it is even, else the row of zeros at the end.
+        let rows = Tensor::cat(vec![estimate, x_even.zeros_like().narrow(0, 0, 1)], 0);
+        let zeros = even.len() as i32;
+        let order: Vec<i32> = (0..labels.len() as i32).map(|i| if i % 2 == 0 { i / 2 } else { zeros }).collect();
+        let estimate = Tensor::from_inner(rows.select(0, Tensor::from_ints(&order[..], &device)));
+        Tensor::cat([Some(estimate), given].into_iter().flatten().collect(), 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+use burn::backend::{Autodiff, Flex};
+
+use super::*;
+use crate::dataset::{Dataset, SampleShape, Values};
+use crate::denoiser::{Architecture, MlpConfig, UNetConfig, gradients, parameters, set_parameters};
+use crate::diffusion::{Likelihood, LowResolution, Objective, ScheduleConfig};
+use crate::trainer::{AdamW, Decay};
+
+type Train = Autodiff<Flex>;
+
+fn teacher() -> TeacherConfig {
+    TeacherConfig {
+        steps: 10,
+        batch: 8,
+        class_dropout: 0.2,
+        augment: Augmentation::default(),
+        weighting: Weighting::Uniform,
+        loss: LossConfig::Simple,
+        distance: Distance::Squared,
+        timesteps: TimeSampling::Uniform,
+        noise: NoiseConfig::default(),
+        optimizer: OptimizerConfig {
+            learning_rate: 1e-2,
+            warm_up: 1,
+            decay: Decay::Constant,
+            betas: [0.9, 0.99],
+            weight_decay: 0.0,
+            clip: 1.0,
+            ema: 0.9,
+        },
+    }
+}
+
+fn diffusion(objective: Objective) -> DiffusionConfig {
+    DiffusionConfig::new(objective, 100, ScheduleConfig::Cosine { offset: 0.008 })
+}
+
+fn network(shape: SampleShape) -> DenoiserConfig {
+    let unet = "widths = [4, 8]\nblocks = 1\nmiddle = 1\ngroups = 2";
+    let architecture = match shape.is_vector() {
+        true => Architecture::Mlp(MlpConfig { width: 16, blocks: 2, groups: 1, embedding: 8, dropout: 0.0 }),
+        false => Architecture::UNet(toml::from_str::<UNetConfig>(&format!("{unet}\nembedding = 8")).unwrap()),
+    };
+    let (output, self_conditioning, condition_channels) = (Output::Mean, false, 0);
+    DenoiserConfig { shape, classes: 2, architecture, output, self_conditioning, condition_channels }
+}
+
+/// Two classes of waves around 0.3 and -0.3, as floats or as pixels.
+fn data(shape: SampleShape) -> Dataset {
+    let n = 60;
+    let value = |at: usize| {
+        let (sample, place) = (at / shape.len(), at % shape.len());
+        let side = if sample.is_multiple_of(2) { 0.3 } else { -0.3 };
+        side + 0.1 * (sample as f32 + place as f32).sin()
+    };
+    let values = (0..n * shape.len()).map(value);
+    let values = match shape.is_image() {
+        true => Values::Bytes(values.map(crate::dataset::to_pixel).collect()),
+        false => Values::Floats(values.collect()),
+    };
+    let labels = (0..n as u16).map(|sample| sample % 2).collect();
+    Dataset::new(shape, values, labels, vec!["up".to_owned(), "down".to_owned()])
+}
+
+const SHAPES: [SampleShape; 3] = [SampleShape::image(4, 6, 3), SampleShape::signal(8, 2), SampleShape::vector(3)];
+
+fn worst(a: Tensor<Flex, 4>, b: Tensor<Flex, 4>) -> f32 {
+    (a - b).abs().max().into_scalar()
+}
+
+/// Whatever is done to the noise, the network's target is of the noise that is in its input: from both come the data.
+#[test]
+fn input_and_target_are_of_the_same_noise() {
+    let noise = NoiseConfig { offset: 0.2, pyramid: 0.5, immiscible: true };
+    for objective in [Objective::Epsilon, Objective::V, Objective::Velocity] {
+        for time in [Time::Discrete, Time::Continuous] {
+            let (shape, process) = (SHAPES[0], DiffusionConfig { time, ..diffusion(objective) }.build().unwrap());
+            let (data, network) = (data(shape), network(shape));
+            // Not too near the end, where epsilon says little of the data.
+            let config =
+                TeacherConfig { noise, timesteps: TimeSampling::Lognormal { mean: -1.0, std: 0.7 }, ..teacher() };
+            let task = TeacherTask::new(&config, &network, &process, data.train(), 1);
+            for step in 0..5 {
+                let (examples, _) = task.examples::<Flex>(step, &Default::default());
+                let found = process.estimate(&examples.x, &examples.target, &examples.times.times);
+                assert!(worst(found, examples.images) < 1e-4, "{objective:?} {time:?} {step}");
+            }
+        }
+    }
+}
+
+/// The gradient of all parameters, the losses of a few steps before.
+fn trained(
+    config: &TeacherConfig,
+    network: &DenoiserConfig,
+    process: &DiffusionConfig,
+    steps: u64,
+) -> (Denoiser<Train>, Vec<f32>) {
+    config.check(process, network).unwrap();
+    let (data, diffusion) = (data(network.shape), process.build().unwrap());
+    let task = TeacherTask::new(config, network, &diffusion, data.train(), 1);
+    let mut net = network.init::<Train>(1, &Default::default()).unwrap();
+    let mut state = AdamW::new(parameters(&net).inner());
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        net = set_parameters(net, Tensor::from_inner(state.parameters.clone()));
+        let loss = task.loss(&net, step);
+        losses.push(loss.clone().into_scalar());
+        let gradient = gradients(&net, &loss.backward());
+        state = state.update(gradient, &config.optimizer, steps);
+    }
+    (set_parameters(net, Tensor::from_inner(state.parameters)), losses)
+}
+
+#[test]
+fn every_loss_trains_images_signals_and_vectors() {
+    let hybrid = LossConfig::Hybrid { lambda: 0.001 };
+    let of = |loss, weighting, distance, timesteps| TeacherConfig { loss, weighting, distance, timesteps, ..teacher() };
+    let (simple, squared, uniform) = (LossConfig::Simple, Distance::Squared, TimeSampling::Uniform);
+    let recipes = [
+        of(simple, Weighting::Uniform, squared, uniform),
+        of(simple, Weighting::P2 { gamma: 1.0, k: 1.0 }, Distance::Absolute, uniform),
+        of(simple, Weighting::Edm { sigma_data: 0.5 }, squared, TimeSampling::Lognormal { mean: -1.2, std: 1.2 }),
+        of(simple, Weighting::Vlb, Distance::Huber { delta: 0.5 }, TimeSampling::Weighted),
+        of(simple, Weighting::TruncatedSnr, Distance::PseudoHuber { c: 0.01 }, uniform),
+        of(LossConfig::Vlb, Weighting::Vlb, squared, TimeSampling::Weighted),
+        of(hybrid, Weighting::MinSnr { gamma: 5.0 }, squared, uniform),
+    ];
+    for shape in SHAPES {
+        for (config, objective) in recipes.iter().zip([
+            Objective::V,
+            Objective::Epsilon,
+            Objective::X0,
+            Objective::V,
+            Objective::Velocity,
+            Objective::V,
+            Objective::Epsilon,
+        ]) {
+            let output = if config.loss == hybrid { Output::MeanAndVariance } else { Output::Mean };
+            let (net, losses) = trained(config, &DenoiserConfig { output, ..network(shape) }, &diffusion(objective), 2);
+            assert!(losses.iter().all(|loss| loss.is_finite()), "{shape} {config:?}: {losses:?}");
+            let sum: f32 = parameters(&net).sum().into_scalar();
+            assert!(sum.is_finite(), "{shape} {config:?}");
+        }
+    }
+}
+
+#[test]
+fn training_lowers_the_negative_log_likelihood() {
+    for (shape, config, steps) in [
+        (SHAPES[2], teacher(), 150),
+        (SHAPES[2], TeacherConfig { loss: LossConfig::Hybrid { lambda: 0.01 }, ..teacher() }, 150),
+        (SHAPES[1], teacher(), 40),
+        (SHAPES[0], teacher(), 40),
+    ] {
+        let output = if config.loss == LossConfig::Simple { Output::Mean } else { Output::MeanAndVariance };
+        let (network, process) = (DenoiserConfig { output, ..network(shape) }, diffusion(Objective::V));
+        let (data, diffusion) = (data(shape), process.build().unwrap());
+        let nll = |net: &Denoiser<Train>| {
+            let likelihood = Likelihood { samples: 12, timesteps: 30, seed: 1 };
+            likelihood.measure(&net.valid(), &network, &diffusion, &data.held_out(), |_, _| ()).bits_per_dim
+        };
+        let (before, after) =
+            (trained(&config, &network, &process, 0).0, trained(&config, &network, &process, steps).0);
+        let (before, after) = (nll(&before), nll(&after));
+        assert!(after < before - 0.2, "{shape}: {before} before, {after} after");
+    }
+}
+
+/// Nichol, Dhariwal: the bound trains the variance and leaves the mean to the simple loss.
+#[test]
+fn the_hybrid_losss_bound_does_not_move_the_mean() {
+    let shape = SHAPES[1];
+    let network = DenoiserConfig { output: Output::MeanAndVariance, ..network(shape) };
+    let (data, diffusion) = (data(shape), diffusion(Objective::Epsilon).build().unwrap());
+    let last_layer = |loss: LossConfig| -> Vec<f32> {
+        let config = TeacherConfig { loss, ..teacher() };
+        let task = TeacherTask::new(&config, &network, &diffusion, data.train(), 1);
+        let net = network.init::<Train>(1, &Default::default()).unwrap();
+        let Denoiser::UNet(unet) = &net else { unreachable!() };
+        let gradient = unet.conv_out.weight.val().grad(&task.loss(&net, 0).backward()).unwrap();
+        gradient.into_data().to_vec().unwrap()
+    };
+    let (simple, hybrid) = (last_layer(LossConfig::Simple), last_layer(LossConfig::Hybrid { lambda: 10.0 }));
+    let (mean, variance) = simple.split_at(simple.len() / 2);
+    let (hybrid_mean, hybrid_variance) = hybrid.split_at(simple.len() / 2);
+    assert!(mean.iter().zip(hybrid_mean).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs()));
+    assert!(variance.iter().all(|value| *value == 0.0) && hybrid_variance.iter().all(|value| *value != 0.0));
+}
+
+/// Every second sample of a self-conditioned network's batch sees an estimate, and all see the low resolution.
+#[test]
+fn half_of_the_samples_see_their_own_estimate() {
+    let shape = SHAPES[0];
+    let network = DenoiserConfig { self_conditioning: true, condition_channels: 3, ..network(shape) };
+    let low_resolution = Some(LowResolution { factor: 2, noise: 0.1 });
+    let process = DiffusionConfig { low_resolution, ..diffusion(Objective::V) };
+    let (config, data, diffusion) = (teacher(), data(shape), process.build().unwrap());
+    config.check(&process, &network).unwrap();
+    let task = TeacherTask::new(&config, &network, &diffusion, data.train(), 1);
+    let (examples, _) = task.examples::<Train>(0, &Default::default());
+    let net = network.init::<Train>(1, &Default::default()).unwrap();
+    let Examples { x, times, labels, given, .. } = examples;
+    let given = given.unwrap();
+    let extra = task.own_estimate(&net, &x, &times.times, &labels, Some(given.clone())).inner();
+    assert_eq!(extra.dims(), [8, 6, 4, 6]);
+    assert_eq!(worst(extra.clone().narrow(1, 3, 3), given.inner()), 0.0);
+    // The untrained network's v is zero, so its estimate is `signal x`, within the pixels' range.
+    let estimate = diffusion.estimate(&x, &x.zeros_like(), &times.times).inner().clamp(-1.0, 1.0);
+    for sample in 0..8 {
+        let [seen, whole] = [&extra, &estimate].map(|x| x.clone().narrow(0, sample, 1).narrow(1, 0, 3));
+        let expected = if sample % 2 == 0 { whole } else { whole.zeros_like() };
+        assert_eq!(worst(seen, expected), 0.0, "sample {sample}");
+    }
+    assert!(trained(&config, &network, &process, 2).1.iter().all(|loss| loss.is_finite()));
+}
+
+#[test]
+fn recipes_that_contradict_themselves_are_refused_with_what_to_do() {
+    let (shape, process) = (SHAPES[0], diffusion(Objective::V));
+    let refused = |config: TeacherConfig, process: &DiffusionConfig, network: &DenoiserConfig| {
+        config.check(process, network).unwrap_err().to_string()
+    };
+    let two = DenoiserConfig { output: Output::MeanAndVariance, ..network(shape) };
+    assert!(refused(teacher(), &process, &two).contains("kind = \"hybrid\""));
+    let hybrid = TeacherConfig { loss: LossConfig::Hybrid { lambda: 0.001 }, ..teacher() };
+    assert!(refused(hybrid.clone(), &process, &network(shape)).contains("mean_and_variance"));
+    let continuous = DiffusionConfig { time: Time::Continuous, ..process.clone() };
+    assert!(refused(hybrid, &continuous, &two).contains("a sum over the timesteps"));
+    let vlb = TeacherConfig { loss: LossConfig::Vlb, ..teacher() };
+    assert!(refused(vlb, &process, &network(shape)).contains("weighting = { kind = \"vlb\" }"));
+    let given = DenoiserConfig { condition_channels: 3, ..network(shape) };
+    assert!(refused(teacher(), &process, &given).contains("there are 0 channels to give"));
+    let dropout = TeacherConfig { class_dropout: 1.5, ..teacher() };
+    assert!(refused(dropout, &process, &network(shape)).contains("class_dropout is 1.5"));
+}
