@@ -20,7 +20,7 @@ pub trait DenoiserBackend: Backend {
     ///
     /// # Shapes
     /// - x: `[batch, in, height, width]`
-    /// - weight: `[out, in, rows, columns]`, 1x1, 1x3 or 3x3; bias: `[out]`
+    /// - weight: `[out, in, rows, columns]`, each 1 or 3; bias: `[out]`
     /// - result: `[batch, out, ceil(height / stride[0]), ceil(width / stride[1])]`; a stride is 1, or 2 where the kernel's
     ///   side is 3
     fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: [usize; 2]) -> Tensor<Self, 4> {

@@ -50,6 +50,8 @@ enum Verb {
     Signal(verb::training::Arguments),
     /// Train a classifier of noised data to guide samples (passed on to mote-train)
     Classifier(verb::training::Arguments),
+    /// Exchange a run's weights with PyTorch (passed on to mote-train)
+    Weights(verb::training::Arguments),
     /// Measure a .mote file's quality on the host (passed on to mote-train)
     Eval(verb::training::Arguments),
     /// Show everything about a .mote file: shapes, steps, operations, memory over time, estimated times on chips
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Verb::Sample(arguments) => verb::training::run("sample", &arguments),
         Verb::Signal(arguments) => verb::training::run("signal", &arguments),
         Verb::Classifier(arguments) => verb::training::run("classifier", &arguments),
+        Verb::Weights(arguments) => verb::training::run("weights", &arguments),
         Verb::Eval(arguments) => verb::training::run("eval", &arguments),
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),

@@ -1,10 +1,10 @@
 //! Convolution as sums of shifted rows.
 //!
 //! A chunk of images lies in one long row a channel. For a 3x3 kernel that is `(out_height + 1) * (out_width + 1)` places
-//! an image, the last column and the last row zero; a 1x3 kernel needs the zero column alone, a 1x1 kernel neither. Zeros
-//! in front make these the padding of both neighbors, so a tap of the kernel is a constant shift of the whole row, and the
-//! places that are not pixels are computed and passed over. With stride 2 the even and odd rows and columns are four such
-//! rows ("phases"), two if the stride is along the width alone, and a tap is a phase and a shift.
+//! an image, the last column and the last row zero; across a side of 1 there is no such column or row. Zeros in front make
+//! these the padding of both neighbors, so a tap of the kernel is a constant shift of the whole row, and the places that are
+//! not pixels are computed and passed over. With stride 2 the even and odd rows and columns are four such rows ("phases"),
+//! two if the stride is of one side alone, and a tap is a phase and a shift.
 
 use std::cell::RefCell;
 
@@ -26,7 +26,7 @@ pub struct Shape {
     pub height: usize,
     /// Input pixels across.
     pub width: usize,
-    /// Kernel rows and columns, each 1 or 3: 1x1, 1x3 or 3x3.
+    /// Kernel rows and columns, each 1 or 3.
     pub kernel: [usize; 2],
     /// Down and across: 1, or 2 where the kernel's side is 3.
     pub stride: [usize; 2],

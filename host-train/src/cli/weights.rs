@@ -88,3 +88,55 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     println!("Wrote {}: {} parameters", to.display(), file.parameters.len());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::denoiser::parameters;
+    use crate::preset::Preset;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn weights(words: &str) -> anyhow::Result<()> {
+        run(Line::try_parse_from(["weights"].into_iter().chain(words.split(' ')))?.args)
+    }
+
+    #[test]
+    fn weights_go_to_pytorch_and_come_back_and_overwrite_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let preset = Preset::find("toy").unwrap();
+        let network = preset.network(&crate::dataset::embedded());
+        let net = network.init::<burn::backend::Flex>(1, &Default::default()).unwrap();
+        let file = DenoiserFile {
+            network,
+            diffusion: preset.diffusion,
+            sampling: preset.sample.sampling,
+            channels_scale: Vec::new(),
+            parameters: parameters(&net).into_data().to_vec().unwrap(),
+        };
+        std::fs::create_dir(path("old")).unwrap();
+        std::fs::write(path("old/teacher.safetensors"), file.to_bytes()).unwrap();
+        let [old, new, torch] = ["old", "new", "torch.safetensors"].map(|name| path(name).display().to_string());
+
+        weights(&format!("export --run {old} --out {torch}")).unwrap();
+        weights(&format!("import --run {new} --weights {torch}")).unwrap();
+        assert_eq!(std::fs::read(path("new/teacher.safetensors")).unwrap(), file.to_bytes());
+
+        for (words, complaint) in [
+            (format!("import --run {old} --weights {torch}"), "there already"),
+            (format!("export --run {old} --stage student --out {torch}"), "there is no"),
+        ] {
+            let error = weights(&words).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains(complaint), "{error}");
+        }
+        let ours = weights(&format!("import --run {new}2 --weights {old}/teacher.safetensors")).unwrap_err();
+        assert!(format!("{ours:#}").contains("missing or not F32"), "{ours:#}");
+    }
+}

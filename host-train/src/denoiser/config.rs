@@ -116,6 +116,11 @@ pub enum ConfigError {
     /// A probability that is none, or that leaves nothing.
     #[error("the network's dropout is {0}; it must be at least 0 and less than 1")]
     Dropout(f64),
+    /// A vector has no sides to halve.
+    #[error(
+        "samples are vectors of {0} values, which a U-Net of several widths cannot halve: use kind = \"mlp\", or one width"
+    )]
+    Vectors(usize),
     /// A perceptron has no notion of neighbors.
     #[error("samples are {0} (height x width x channels); kind = \"mlp\" is for vectors (1x1xN): use kind = \"unet\"")]
     NotVectors(SampleShape),

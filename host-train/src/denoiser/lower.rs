@@ -213,9 +213,10 @@ mod tests {
     use super::*;
     use crate::denoiser::{Architecture, MlpConfig, Output, UNetConfig, parameters, set_parameters};
     use crate::quantize::{NoObserver, Sampler, calibrate, export};
-    use mote_core::Model;
     use mote_core::plan::Room;
+    use mote_core::quant::STATE_ONE;
     use mote_core::step_table::{Objective, Variance};
+    use mote_core::{Generator, Model, Request, aligned};
 
     fn config(shape: SampleShape, classes: usize, architecture: Architecture) -> DenoiserConfig {
         let (output, self_conditioning, condition_channels) = (Output::Mean, false, 0);
@@ -277,6 +278,46 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Vectors and oblong pictures, all the way: what core draws from the file is close to what the floats give.
+    #[test]
+    fn every_kind_of_sample_is_drawn_from_a_file() {
+        let unet = UNetConfig {
+            widths: vec![8, 16],
+            blocks: 1,
+            middle: 1,
+            groups: 4,
+            embedding: 8,
+            attention: vec![1],
+            heads: 2,
+            dropout: 0.0,
+        };
+        let mlp = MlpConfig { width: 24, blocks: 2, groups: 1, embedding: 8, dropout: 0.0 };
+        for config in [
+            config(SampleShape::image(4, 12, 3), 2, Architecture::UNet(unet)),
+            config(SampleShape::vector(7), 2, Architecture::Mlp(mlp)),
+        ] {
+            let (_, mut graph) = lowered(&config, &[900, 600, 300]);
+            let levels = [0.02, 0.4, 0.8, 1.0].windows(2);
+            let rows = graph.rows.iter().zip(levels).map(|(row, levels)| {
+                StepRow::new(Objective::V, Variance::Eta(0.5), row.timestep, levels[0], levels[1])
+            });
+            graph.rows = rows.collect();
+            let exported = export(&graph, &calibrate(&graph, 1, 20), Room::Usual).unwrap();
+            let model = Model::parse(&exported.file).unwrap();
+            let mut arena = vec![0; model.arena_len() + 3];
+            let mut generator = Generator::new(&model, aligned(&mut arena)).unwrap();
+            let request = Request { class: 1, seed: 5, ..Request::default() };
+            generator.start(request).unwrap();
+            generator.finish();
+            let float = Sampler::new(&graph).draw(request, &mut NoObserver);
+            let found = generator.state().iter().map(|&x| f32::from(x) / f32::from(STATE_ONE));
+            let error: f32 = float.iter().zip(found).map(|(want, got)| (want - got).powi(2)).sum();
+            let error = (error / float.len() as f32).sqrt();
+            assert!(error < 0.02, "{}: root mean square difference {error}", config.shape);
+            assert!(float.iter().any(|value| value.abs() < 0.99), "{}: all clamped", config.shape);
         }
     }
 

@@ -99,6 +99,8 @@ fn networks_that_cannot_be_are_refused() {
     assert_eq!(with(UNetConfig { dropout: 1.0, ..small_unet() }), Err(ConfigError::Dropout(1.0)));
     let pictures = DenoiserConfig { shape: small().shape, ..small_mlp() };
     assert_eq!(pictures.check(), Err(ConfigError::NotVectors(small().shape)));
+    let vectors = DenoiserConfig { shape: SampleShape::vector(5), ..small() };
+    assert_eq!(vectors.check(), Err(ConfigError::Vectors(5)));
 }
 
 #[test]

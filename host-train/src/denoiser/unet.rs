@@ -12,11 +12,11 @@
 //! pixels; q, k and v are thirds of the channels, heads are consecutive parts of each.
 //!
 //! Net: `conv_in`; each level but the last: blocks, then a stride 2 convolution to the next level's width; the middle
-//! blocks at the last level; back up: nearest upsampling to twice the sides, a convolution to the level's width, blocks, the first of which
-//! joins the level's skip; `conv_out(silu(norm_out(h)))`. A joining block normalizes and convolves the concatenation
-//! `(x, skip)` but adds to `x` alone, so it needs no 1x1 convolution and nothing reads the skip after its `conv1`, which
-//! may take its memory. A group of channels never straddles the two halves of a concatenation: both halves have the
-//! network's number of groups.
+//! blocks at the last level; back up: nearest upsampling to twice the sides, a convolution to the level's width, blocks,
+//! the first of which joins the level's skip; `conv_out(silu(norm_out(h)))`. A joining block normalizes and convolves the
+//! concatenation `(x, skip)` but adds to `x` alone, so it needs no 1x1 convolution and nothing reads the skip after its
+//! `conv1`, which may take its memory. A group of channels never straddles the two halves of a concatenation: both halves
+//! have the network's number of groups.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -79,6 +79,9 @@ impl UNetConfig {
         ])?;
         let SampleShape { height, width, .. } = shape;
         let halvings = self.widths.len() - 1;
+        if shape.is_vector() && halvings > 0 {
+            return Err(ConfigError::Vectors(shape.channels));
+        }
         // A signal's one row is not halved.
         let sides = if shape.height == 1 { vec![width] } else { vec![height, width] };
         if sides.iter().any(|side| !side.is_multiple_of(1 << halvings)) {

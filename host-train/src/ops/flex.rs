@@ -39,9 +39,8 @@ fn conv_shape(x: &FlexTensor, weight: &FlexTensor, stride: [usize; 2]) -> conv::
     let [output, weight_input, rows, columns] = dims(weight);
     assert!(weight_input == input, "weight {:?} for {input} channels", weight.layout().shape());
     let kernel = [rows, columns];
-    assert!(matches!(kernel, [1, 1] | [1, 3] | [3, 3]), "a kernel of {rows}x{columns}");
-    let strides = kernel.into_iter().zip(stride);
-    assert!(strides.into_iter().all(|pair| matches!(pair, (_, 1) | (3, 2))), "{rows}x{columns} with stride {stride:?}");
+    let mut sides = kernel.into_iter().zip(stride);
+    assert!(sides.all(|side| matches!(side, (1 | 3, 1) | (3, 2))), "kernel {rows}x{columns} with stride {stride:?}");
     conv::Shape { input, output, height, width, kernel, stride }
 }
 

@@ -70,6 +70,7 @@ fn convolution_equals_burns() {
         (1, 2, 2, 1, 1, row, [1, 1]),
         (2, 3, 4, 5, 6, row, [1, 2]),
         (2, 3, 4, 5, 6, square, [1, 2]),
+        (2, 3, 4, 5, 6, [3, 1], [2, 1]),
     ] {
         let shapes = ([batch, input, height, width], [output, input, kernel[0], kernel[1]], [output]);
         assert_close(
