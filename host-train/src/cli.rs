@@ -8,7 +8,6 @@ mod distill;
 mod eval;
 mod export;
 mod judge;
-mod nll;
 mod quantize;
 mod report;
 mod sample;

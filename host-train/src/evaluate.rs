@@ -1,6 +1,7 @@
 //! How good samples are: a fixed classifier (the judge), distances in its features, the report of a run.
 
 pub mod draw;
+pub mod evaluation;
 pub mod judge;
 pub mod report;
 pub mod score;

@@ -117,18 +117,40 @@ fn a_chip_that_draws_other_bytes_fails_the_report_and_leaves_none() {
     assert!(!dir.path().join("report.json").exists() && !dir.path().join("sheet.png").exists());
 }
 
+/// The value of one metric in what `eval --json` prints.
+fn metric(json: &serde_json::Value, name: &str) -> f64 {
+    let metrics = json["metrics"].as_array().unwrap();
+    let found = metrics.iter().find(|metric| metric["name"] == name).unwrap_or_else(|| panic!("no {name} in {json}"));
+    found["value"].as_f64().unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 #[test]
 fn eval_scores_a_model_and_refuses_bad_arguments_with_their_exit_codes() {
     let dir = toy_run(&embedded());
     let model = dir.path().join("model.mote");
     let output = mote_train(&["eval", "--samples", "40", "--json"], &[("--model", model.clone())]);
-    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(json["score"]["n"], 40);
-    assert!(json["score"]["frechet"].as_f64() > json["floor"]["mean"].as_f64());
+    let found = json(&output);
+    assert_eq!((found["n"].as_u64(), found["real"].as_u64(), found["seed"].as_u64()), (Some(40), Some(800), Some(1)));
+    let frechet = &found["metrics"][0];
+    assert!(
+        frechet["value"].as_f64() > frechet["floor"]["mean"].as_f64(),
+        "noise is worse than real images: {frechet}"
+    );
+    assert!(metric(&found, "coverage") < 0.1, "noise covers little of what is real");
+    assert_eq!(found["confusion"].as_array().unwrap().len(), 10);
 
     let cases = [
         (vec!["--samples", "41"], model.clone(), 2, "not a multiple of the 10 classes"),
         (vec!["--smaples", "40"], model.clone(), 2, "--smaples"),
+        (vec!["--metrics", "fid"], model.clone(), 2, "possible values: frechet, kid"),
+        (vec!["--run", "runs/none"], model.clone(), 2, "cannot be used with"),
+        (vec!["--steps", "8"], model.clone(), 2, "can be chosen for a --run"),
+        (vec!["--weights", "student"], model.clone(), 2, "--run"),
         (vec![], dir.path().join("none.mote"), 1, "cannot read"),
         (vec![], dir.path().join("manifest.json"), 1, "not a usable model"),
     ];
@@ -138,6 +160,78 @@ fn eval_scores_a_model_and_refuses_bad_arguments_with_their_exit_codes() {
         assert_eq!(output.status.code(), Some(code), "{error}");
         assert!(error.contains(message), "{error}");
     }
+}
+
+#[test]
+fn eval_of_a_file_of_training_images_finds_good_copies_and_draws_them_beside_their_originals() {
+    let dir = toy_run(&embedded());
+    let sheet = dir.path().join("eval.png");
+    let paths = [("--samples-file", dir.path().join("teacher.npy")), ("--sheet", sheet.clone())];
+    let found = json(&mote_train(&["eval", "--json", "--metrics", "copying,accuracy"], &paths));
+    assert_eq!(found["metrics"].as_array().unwrap().len(), 3, "only what was asked for");
+    assert_eq!((metric(&found, "nearer"), metric(&found, "nearer_values")), (1.0, 1.0));
+    assert!(metric(&found, "accuracy") > 0.8 && found["seed"].is_null());
+    let picture = image::open(&sheet).unwrap();
+    assert!(picture.width() > 600 && picture.height() > 900, "{}x{}", picture.width(), picture.height());
+    let text = String::from_utf8(mote_train(&["eval"], &paths[..1]).stdout).unwrap();
+    for part in ["40 samples against 800 held-out samples", "coverage", "taken for", "9 boot", "floor (real, n = 40)"] {
+        assert!(text.contains(part), "no {part} in\n{text}");
+    }
+}
+
+#[test]
+fn eval_of_other_data_without_a_judge_says_how_to_make_one_and_that_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    for (class, shade) in [("dark", 20u8), ("light", 220)] {
+        let folder = data.join(class);
+        std::fs::create_dir_all(&folder).unwrap();
+        for number in 0..90u8 {
+            let image = image::RgbImage::from_fn(8, 6, |x, y| image::Rgb([shade, number, (10 * x + y) as u8]));
+            image.save(folder.join(format!("{number:02}.png"))).unwrap();
+        }
+    }
+    let samples = dir.path().join("samples.npy");
+    rows_of_classes(&mote_train::dataset::folder(&data, 1).unwrap().held_out(), 10).write(&samples).unwrap();
+    let judge = dir.path().join("judge.safetensors");
+    let paths = [("--samples-file", samples), ("--data", data.clone())];
+    let output = mote_train(&["eval"], &paths);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.contains("no judge of these data (6x8x3, 2 classes)"), "{error}");
+    assert!(error.contains(&format!("mote-train judge --train --data {}", data.display())), "{error}");
+
+    let made =
+        mote_train(&["judge", "--train", "--epochs", "20"], &[("--data", data.clone()), ("--out", judge.clone())]);
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let found = json(&mote_train(&["eval", "--json"], &[&paths[..], &[("--judge", judge)]].concat()));
+    assert_eq!((metric(&found, "accuracy"), found["n"].as_u64()), (1.0, Some(20)));
+}
+
+#[test]
+fn eval_of_a_run_draws_with_its_float_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, preset) = (dir.path().join("run"), dir.path().join("quick.toml"));
+    let toy = include_str!("../presets/toy.toml").replacen("steps = 60", "steps = 2", 1);
+    std::fs::write(&preset, toy).unwrap();
+    let trained = mote_train(&["train"], &[("--run", run.clone()), ("--preset", preset)]);
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    let found =
+        json(&mote_train(&["eval", "--json", "--samples", "20", "--against", "train"], &[("--run", run.clone())]));
+    assert_eq!((found["n"].as_u64(), found["against"].as_str()), (Some(20), Some("train")));
+    // The samples that training left are drawn by the same network and seed.
+    let file = mote_train(&["eval", "--json", "--against", "train"], &[("--samples-file", run.join("teacher.npy"))]);
+    assert_eq!(metric(&found, "frechet"), metric(&json(&file), "frechet"));
+    let other = json(&mote_train(&["eval", "--json", "--samples", "20", "--steps", "1"], &[("--run", run.clone())]));
+    assert_ne!(metric(&other, "diversity"), metric(&found, "diversity"), "fewer steps draw other samples");
+    let nll = json(&mote_train(
+        &["eval", "--nll", "--json", "--samples", "10", "--timesteps", "5"],
+        &[("--run", run.clone())],
+    ));
+    assert!(nll["nll"]["bits_per_dim"].as_f64().unwrap() > 0.0);
+    let output = mote_train(&["eval", "--weights", "student"], &[("--run", run)]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("give --weights teacher, student"));
 }
 
 #[test]

@@ -52,8 +52,10 @@ enum Verb {
     Classifier(verb::training::Arguments),
     /// Exchange a run's weights with PyTorch (passed on to mote-train)
     Weights(verb::training::Arguments),
-    /// Measure a .mote file's quality on the host (passed on to mote-train)
+    /// Measure samples: of a .mote file, a run's float network or a file (passed on to mote-train)
     Eval(verb::training::Arguments),
+    /// Train the classifier that `eval` measures samples of other data with, or print its accuracy (passed on to mote-train)
+    Judge(verb::training::Arguments),
     /// Show everything about a .mote file: shapes, steps, operations, memory over time, estimated times on chips
     Inspect(verb::inspect::Arguments),
     /// Draw pictures with a .mote file, on the host or on the emulated chip: the same bytes either way
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Classifier(arguments) => verb::training::run("classifier", &arguments),
         Verb::Weights(arguments) => verb::training::run("weights", &arguments),
         Verb::Eval(arguments) => verb::training::run("eval", &arguments),
+        Verb::Judge(arguments) => verb::training::run("judge", &arguments),
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),
         Verb::Flash(arguments) => verb::flash::run(&arguments),

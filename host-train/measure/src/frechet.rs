@@ -30,7 +30,9 @@ impl Gaussian {
         for mut row in centered.row_iter_mut() {
             row -= mean.transpose();
         }
-        Self { covariance: centered.tr_mul(&centered) / (n - 1) as f64, mean }
+        // Many times quicker than `tr_mul`, which takes inner products one by one.
+        let covariance = centered.transpose() * &centered / (n - 1) as f64;
+        Self { mean, covariance }
     }
 }
 

@@ -3,7 +3,8 @@
 //! MMD GANs*, 2018, section 4).
 //!
 //! Unlike the Fréchet distance it is unbiased: sets from one distribution give 0 on average at every n, so values of
-//! different n can be compared, and a value may be negative.
+//! different n can be compared, and a value may be negative. That holds for vectors drawn independently: a small set with as
+//! many of every class has fewer alike than chance would give it, and lies below 0.
 
 use super::features::Features;
 use super::products::products;

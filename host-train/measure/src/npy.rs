@@ -65,6 +65,17 @@ impl Samples {
         }
     }
 
+    /// The first `n` samples; all where there are no more.
+    #[must_use]
+    pub fn first(&self, n: usize) -> Self {
+        let end = n.min(self.len()) * self.shape.len();
+        let values = match &self.values {
+            Values::Bytes(bytes) => Values::Bytes(bytes[..end].to_vec()),
+            Values::Floats(floats) => Values::Floats(floats[..end].to_vec()),
+        };
+        Self { values, shape: self.shape }
+    }
+
     /// Sample `index` as the file holds it: a byte a pixel, or four bytes a float.
     pub fn bytes(&self, index: usize) -> Vec<u8> {
         let range = index * self.shape.len()..(index + 1) * self.shape.len();

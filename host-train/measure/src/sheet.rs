@@ -70,7 +70,8 @@ pub fn sheet(legend: Legend<'_>, sections: &[Section<'_>], rows: usize, foot: &s
         return Ok(scatter(legend, sections, foot));
     }
     let cell = Cell::of(legend, &sections[0], rows);
-    Ok(grid(legend, sections, rows, foot, &cell))
+    let time = if shape.is_signal() { format!("each {} samples in time; ", shape.width) } else { String::new() };
+    Ok(grid(legend, sections, rows, &format!("{time}{foot}"), &cell))
 }
 
 fn grid(legend: Legend<'_>, sections: &[Section<'_>], rows: usize, foot: &str, cell: &Cell<'_>) -> Canvas {

@@ -4,18 +4,20 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
+use super::Usage;
+use super::settings::Run;
 use crate::dataset::{self, Dataset};
-use crate::evaluate::judge::{self, Judge};
+use crate::evaluate::judge::{self, Judge, Shape};
 use crate::evaluate::score::{Part, Scorer};
 use crate::files;
 
-/// Real images and the classifier that judges samples of them.
+/// Real samples and the classifier that judges others.
 #[derive(Debug, clap::Args)]
 pub(super) struct DataArgs {
-    /// Data folder, a sub-folder of images a class [default: the embedded data set]
-    #[arg(long, value_name = "DIR", requires = "judge")]
+    /// Data folder, a sub-folder of images a class [default: the run's, else the embedded data set]
+    #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Judge made by `mote-train judge --train` for that data [default: the embedded one]
+    /// Judge made by `mote-train judge --train` for that data [default: the embedded one, for the embedded data set]
     #[arg(long, value_name = "FILE")]
     judge: Option<PathBuf>,
 }
@@ -28,14 +30,30 @@ pub(super) struct Loaded {
 }
 
 impl DataArgs {
-    pub(super) fn load(&self) -> anyhow::Result<Loaded> {
-        let dataset = match &self.data {
-            Some(path) => dataset::folder(path, 1)?,
-            None => dataset::embedded(),
+    /// The data and the judge.
+    ///
+    /// # Errors
+    /// If there is no judge of the data: none is trained silently.
+    pub(super) fn load(&self, run: Option<&Run>) -> anyhow::Result<Loaded> {
+        let dataset = match (&self.data, run) {
+            (Some(path), _) => dataset::folder(path, 1)?,
+            (None, Some(run)) => run.data.clone(),
+            (None, None) => dataset::embedded(),
         };
+        let shape = Shape::of(&dataset);
         let file = match &self.judge {
             Some(path) => files::read(path)?,
-            None => judge::EMBEDDED_FILE.to_vec(),
+            None if dataset.sha256 == dataset::embedded().sha256 => judge::EMBEDDED_FILE.to_vec(),
+            None if shape.needs_no_network() => Judge::of_values(shape).to_bytes(),
+            None => {
+                let data = self.data.as_ref().or(run.and_then(|run| run.settings.data.as_ref()));
+                let data = data.map_or("DATA".to_owned(), |path| path.display().to_string());
+                let message = format!(
+                    "there is no judge of these data ({shape}); make one, once: \
+                     `mote-train judge --train --data {data} --out judge.safetensors`, then give `--judge judge.safetensors`"
+                );
+                return Err(Usage(message).into());
+            }
         };
         let judge = Judge::from_bytes(&file).context("cannot use the judge")?;
         Ok(Loaded { dataset, judge, judge_sha256: files::sha256(&file) })

@@ -1,32 +1,42 @@
 //! `mote-train eval`.
 
+mod nll;
+mod subject;
+
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Usage;
 use super::data::DataArgs;
-use super::nll;
 use crate::evaluate::SAMPLING_SEED;
-use crate::evaluate::draw::draw;
-use crate::evaluate::score::{FEWEST, Floor, Metric, Part, Score};
+use crate::evaluate::evaluation::{Evaluation, picture};
+use crate::evaluate::score::{Metric, Part};
 use crate::files;
-use crate::progress::Progress;
 
-/// Draws samples of a .mote model on this machine and prints how good they are.
+use subject::{Subject, SubjectArgs};
+
+/// Measures samples: of an int8 model, of a run's float network, or of a file.
+///
+/// Prints every metric with what real samples of the same number score (its floor) and the time it took, then what the judge
+/// says of each class. The features are those of the data set's judge: distances to other judges cannot be compared.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The int8 model
-    #[arg(long, value_name = "FILE", required_unless_present = "nll")]
-    model: Option<PathBuf>,
-    /// Samples to draw, a multiple of the number of classes
-    #[arg(long, value_name = "N", default_value_t = 400)]
-    samples: usize,
+    #[command(flatten)]
+    subject: SubjectArgs,
+    /// What to measure, separated by commas [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "METRICS")]
+    metrics: Vec<Metric>,
+    /// Real samples to measure against
+    #[arg(long, value_enum, default_value_t, value_name = "PART")]
+    against: Part,
+    /// Draw a picture: real samples, these, and the training samples nearest to them
+    #[arg(long, value_name = "PNG")]
+    sheet: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    nll: nll::Args,
+    nll: nll::NllArgs,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -34,50 +44,66 @@ pub(super) struct Args {
 /// What is printed as JSON.
 #[derive(Serialize)]
 struct Output {
-    model_sha256: String,
+    /// The model, the network or the file of samples.
+    subject: String,
+    /// Of its file.
+    subject_sha256: String,
     data_sha256: String,
     judge_sha256: String,
-    seed: u64,
-    score: Score,
-    floor: Floor,
+    /// Of the samples, where they were drawn here.
+    seed: Option<u64>,
+    /// Time to draw them.
+    drawing_seconds: Option<f64>,
+    #[serde(flatten)]
+    evaluation: Evaluation,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if args.nll.nll {
-        return nll::run(&args.nll, args.samples, args.json);
+        return nll::run(&args.nll, &args.subject, args.json);
     }
-    let loaded = args.data.load()?;
-    let scorer = loaded.scorer(Part::HeldOut)?;
-    let classes = scorer.shape().classes;
-    if args.samples < FEWEST || !args.samples.is_multiple_of(classes) {
-        return Err(Usage(format!("--samples {} is not a multiple of the {classes} classes", args.samples)).into());
+    let run = args.subject.open_run()?;
+    let loaded = args.data.load(run.as_ref())?;
+    let scorer = loaded.scorer(args.against)?;
+    let Subject { name, file_sha256, samples, drawing } = args.subject.samples(run.as_ref(), scorer.shape())?;
+    let metrics = if args.metrics.is_empty() { &Metric::ALL[..] } else { &args.metrics };
+    let evaluation = Evaluation::measure(&scorer, &samples, metrics)?;
+    if let Some(path) = &args.sheet {
+        let foot = "the same place is the same class in every section; below the samples, their nearest neighbours";
+        files::write_atomically(path, &picture(&scorer, &samples, &name, foot)?.to_png()?)?;
     }
-    let model = args.model.as_deref().ok_or_else(|| Usage("eval needs --model FILE".to_owned()))?;
-    let file = files::read(model)?;
-    let progress = Progress::new("drawing int8 samples");
-    let samples = draw(&file, SAMPLING_SEED, args.samples, |done| progress.update(done, args.samples))?;
-    progress.finish();
-    anyhow::ensure!(
-        samples.shape == scorer.shape().sample(),
-        "the model draws {}, the data is {}; give --data and --judge that fit",
-        samples.shape,
-        scorer.shape()
-    );
     let output = Output {
-        model_sha256: files::sha256(&file),
+        subject: name,
+        subject_sha256: file_sha256,
         data_sha256: loaded.dataset.sha256.clone(),
         judge_sha256: loaded.judge_sha256.clone(),
-        seed: SAMPLING_SEED,
-        score: scorer.score(&samples.all_units()),
-        floor: scorer.floor(Metric::Frechet, args.samples)[0],
+        seed: drawing.map(|_| SAMPLING_SEED),
+        drawing_seconds: drawing,
+        evaluation,
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&output)?);
         return Ok(());
     }
-    let Output { score, floor, .. } = &output;
-    println!("samples           {} (seed {SAMPLING_SEED}, sample i has class i % {classes})", score.n);
-    println!("Fréchet distance  {:.3} to {} held-out images", score.frechet, scorer.real().wanted.len());
-    println!("  real floor      {:.3} +- {:.3} with {} training images", floor.mean, floor.deviation, floor.n);
+    print!("{}: {}", output.subject, output.evaluation);
+    println!();
+    if let Some(seconds) = drawing {
+        println!("Drawn in {seconds:.1} s: seed {SAMPLING_SEED}, sample i has class i % {}.", scorer.shape().classes);
+    }
+    println!("Judge {}, data {}.", short(&output.judge_sha256), short(&output.data_sha256));
+    println!(
+        "frechet, kid: small is good. precision, recall, coverage: 1 is best; density: about 1. nearer: 0.5, 1 is copies."
+    );
+    println!(
+        "As many of each class in turn are not drawn at random, so few of them have a kid below 0: its floor says how far."
+    );
+    if let Some(path) = &args.sheet {
+        println!("Wrote {}", path.display());
+    }
     Ok(())
+}
+
+/// The first 12 digits of a hash.
+fn short(sha256: &str) -> &str {
+    sha256.get(..12).unwrap_or(sha256)
 }

@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 
 use super::Usage;
-use crate::dataset;
+use crate::dataset::{self, Augmentation};
 use crate::evaluate::judge::{EMBEDDED_FILE, Judge, Recipe, Shape};
 use crate::evaluate::score::Scorer;
 use crate::files;
 use crate::progress::Progress;
 
-/// Prints the judge's accuracy on held-out images; with --train, trains it first.
+/// Prints the judge's accuracy on held-out samples; with --train, trains it first.
+///
+/// Data of a single class have nothing to classify: their judge learns to tell variants of a sample apart.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Train a new judge (one to two minutes) and write it to --out
+    /// Train a new judge (minutes) and write it to --out
     #[arg(long, requires = "out")]
     train: bool,
     /// Where the new judge goes, a .safetensors file
@@ -27,6 +29,10 @@ pub(super) struct Args {
     /// Seed of the training
     #[arg(long, default_value_t = Recipe::default().seed, requires = "train")]
     seed: u64,
+    /// How training samples are varied, as in a preset: 'none', '[{ shift = 1 }]' (digits and letters must not be mirrored)
+    /// [default: images mirrored and shifted, signals shifted]
+    #[arg(long, value_name = "TOML", requires = "train", value_parser = augmentation)]
+    augment: Option<Augmentation>,
     /// Passes over the training samples [default: 50, fewer for more than 8,000 samples]
     #[arg(long, requires = "train")]
     epochs: Option<usize>,
@@ -39,8 +45,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     };
     let file = match (&args.out, &args.judge) {
         (Some(out), _) => {
-            let recipe = Recipe::for_samples(set.train().len());
-            let recipe = Recipe { seed: args.seed, epochs: args.epochs.unwrap_or(recipe.epochs), ..recipe };
+            let recipe = Recipe::of(&set.train());
+            let recipe = Recipe {
+                seed: args.seed,
+                epochs: args.epochs.unwrap_or(recipe.epochs),
+                augment: args.augment.clone().unwrap_or(recipe.augment),
+                ..recipe
+            };
+            recipe.augment.check(set.shape).map_err(|error| Usage(error.to_string()))?;
             let file = train(&set, &recipe).to_bytes();
             files::write_atomically(out, &file)?;
             file
@@ -67,6 +79,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         println!("  {name:<12} {:5.1} %", 100.0 * confusion.class_accuracy(class));
     }
     Ok(())
+}
+
+/// What a preset may say: text, a table or a list.
+fn augmentation(text: &str) -> Result<Augmentation, String> {
+    #[derive(serde::Deserialize)]
+    struct Written {
+        augment: Augmentation,
+    }
+    let value = if text.starts_with(['[', '{']) { text.to_owned() } else { format!("{text:?}") };
+    let written: Written = toml::from_str(&format!("augment = {value}")).map_err(|error| error.message().to_owned())?;
+    Ok(written.augment)
 }
 
 fn train(set: &dataset::Dataset, recipe: &Recipe) -> Judge {

@@ -27,7 +27,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let loaded = args.data.load()?;
+    let loaded = args.data.load(None)?;
     let model = args.model.unwrap_or_else(|| args.run.join("model.mote"));
     let inputs = Inputs {
         run: &args.run,

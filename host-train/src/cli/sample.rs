@@ -109,28 +109,37 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 impl NetworkArgs {
     /// The run that the network belongs to.
     pub(super) fn open(&self) -> anyhow::Result<Run> {
-        let dir = self.run.display();
-        let none = || Usage(format!("{dir} holds no run; `mote-train train --run {dir}` begins one"));
-        Run::open(&self.run, Settings::recorded(&self.run)?.ok_or_else(none)?)
+        open_run(&self.run)
     }
 
     /// The network, and what it draws by default.
     pub(super) fn file(&self, dir: &RunDir) -> anyhow::Result<DenoiserFile> {
-        let path = match self.weights.as_str() {
-            name @ ("teacher" | "student") => dir.file(&format!("{name}.safetensors")),
-            name @ ("latest" | "best") => dir.file("checkpoints").join(format!("{name}.safetensors")),
-            path => PathBuf::from(path),
-        };
-        if !path.exists() {
-            let weights = &self.weights;
-            return Err(Usage(format!(
-                "there is no {}; --weights {weights} needs it: give teacher, student, latest, best or a file",
-                path.display()
-            ))
-            .into());
-        }
+        let path = weights_file(dir, &self.weights)?;
         DenoiserFile::from_bytes(&files::read(&path)?).with_context(|| path.display().to_string())
     }
+}
+
+/// The run in this folder.
+pub(super) fn open_run(dir: &Path) -> anyhow::Result<Run> {
+    let none = || Usage(format!("{0} holds no run; `mote-train train --run {0}` begins one", dir.display()));
+    Run::open(dir, Settings::recorded(dir)?.ok_or_else(none)?)
+}
+
+/// The file that `--weights` names.
+pub(super) fn weights_file(dir: &RunDir, weights: &str) -> anyhow::Result<PathBuf> {
+    let path = match weights {
+        "teacher" | "student" => dir.file(&format!("{weights}.safetensors")),
+        "latest" | "best" => dir.file("checkpoints").join(format!("{weights}.safetensors")),
+        path => PathBuf::from(path),
+    };
+    if !path.exists() {
+        let path = path.display();
+        return Err(Usage(format!(
+            "there is no {path}; --weights {weights} needs it: give teacher, student, latest, best or a file"
+        ))
+        .into());
+    }
+    Ok(path)
 }
 
 /// What is made of a batch's noise.

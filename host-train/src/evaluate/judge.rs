@@ -2,8 +2,8 @@
 //!
 //! 3x3 convolutions of 16, 32 and 64 channels, the second and each later one halving the sides, then further ones of 64
 //! until no side is longer than [`FLAT_SIDE`]; a linear layer of [`FEATURES`] features; a linear layer of logits; SiLU
-//! between them. Signals are images one pixel high. On vectors, images of one pixel, the convolutions are 1x1: a plain
-//! multilayer perceptron.
+//! between them. Signals, images one pixel high, have 1x3 kernels. On vectors, images of one pixel, the convolutions are
+//! 1x1: a plain multilayer perceptron.
 //!
 //! Data of a single class have nothing to classify. Their judge tells four variants of a sample apart
 //! ([`train::variant`]), after Gidaris et al., *Unsupervised Representation Learning by Predicting Image Rotations*, 2018;
@@ -104,12 +104,13 @@ impl Shape {
         widths
     }
 
-    /// Kernel and stride of a convolution.
-    fn kernel(&self, number: usize) -> (usize, usize) {
-        match (self.sample().is_vector(), number) {
-            (true, _) => (1, 1),
-            (false, 0) => (3, 1),
-            (false, _) => (3, 2),
+    /// Kernel and stride of a convolution, each down and across.
+    fn kernel(&self, number: usize) -> [[usize; 2]; 2] {
+        let stride = if number == 0 { 1 } else { 2 };
+        match self.sample() {
+            shape if shape.is_vector() => [[1, 1], [1, 1]],
+            shape if shape.is_signal() => [[1, 3], [1, stride]],
+            _ => [[3, 3], [stride, stride]],
         }
     }
 }
@@ -203,9 +204,9 @@ impl<B: DenoiserBackend> Net<B> {
         let (mut channels, [mut height, mut width]) = (shape.channels, [shape.height, shape.width]);
         let mut convs = Vec::new();
         for (number, &to) in widths.iter().enumerate() {
-            let (kernel, stride) = shape.kernel(number);
-            convs.push(Conv2dConfig::new([channels, to], [kernel; 2]).with_stride([stride; 2]).init(device));
-            (channels, height, width) = (to, height.div_ceil(stride), width.div_ceil(stride));
+            let [kernel, stride] = shape.kernel(number);
+            convs.push(Conv2dConfig::new([channels, to], kernel).with_stride(stride).init(device));
+            (channels, height, width) = (to, height.div_ceil(stride[0]), width.div_ceil(stride[1]));
         }
         Self {
             convs,
@@ -233,7 +234,7 @@ impl<B: DenoiserBackend> Net<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{Values, embedded};
+    use crate::dataset::{Augmentation, Values, embedded};
 
     #[test]
     fn the_embedded_judge_is_the_documented_one_and_is_right_on_held_out_images() {
@@ -281,7 +282,8 @@ mod tests {
         let pixels: Vec<u8> = (0..40).flat_map(image).collect();
         let labels: Vec<u16> = (0..40).map(|index| index % 2).collect();
         let set = Dataset::new(SampleShape::image(2, 8, 3), Values::Bytes(pixels), labels, names());
-        let judge = trained(&set, Recipe { epochs: 15, batch: 8, max_shift: 0, ..Recipe::default() });
+        let judge =
+            trained(&set, Recipe { epochs: 15, batch: 8, augment: Augmentation::default(), ..Recipe::default() });
         assert_eq!(judge.assess(&set.train().all_units()).accuracy(set.train().labels()), Some(1.0));
     }
 
@@ -298,7 +300,7 @@ mod tests {
             (0..40).map(move |time| (index as f32 * 1.3 + speed * time as f32).sin())
         };
         let set = signals(2, wave);
-        let judge = trained(&set, Recipe { epochs: 40, batch: 16, ..Recipe::default() });
+        let judge = trained(&set, Recipe { epochs: 40, batch: 16, ..Recipe::of(&set.train()) });
         let found = judge.assess(&set.held_out().all_units());
         assert_eq!((found.accuracy(set.held_out().labels()), found.features.dims), (Some(1.0), FEATURES));
         assert_eq!(Judge::from_bytes(&judge.to_bytes()).unwrap().assess(&set.held_out().all_units()), found);
@@ -310,7 +312,7 @@ mod tests {
         let labels = (0..64).map(|index| index % 2).collect();
         let values = Values::Floats((0..64).flat_map(vector).collect());
         let set = Dataset::new(SampleShape::vector(2), values, labels, names());
-        let judge = trained(&set, Recipe { epochs: 60, batch: 16, ..Recipe::default() });
+        let judge = trained(&set, Recipe { epochs: 60, batch: 16, ..Recipe::of(&set.train()) });
         assert_eq!(judge.assess(&set.held_out().all_units()).accuracy(set.held_out().labels()), Some(1.0));
     }
 
@@ -318,7 +320,7 @@ mod tests {
     fn a_judge_of_one_class_has_features_and_no_accuracy_and_vectors_are_their_own() {
         // Decay to zero: backwards or with the other sign it is something else.
         let set = signals(1, |index| (0..40).map(move |time| (-(time as f32) / (5 + index % 7) as f32).exp()));
-        let judge = trained(&set, Recipe { epochs: 10, batch: 16, ..Recipe::default() });
+        let judge = trained(&set, Recipe { epochs: 10, batch: 16, ..Recipe::of(&set.train()) });
         let found = judge.assess(&set.held_out().all_units());
         assert_eq!((found.classes.clone(), found.accuracy([0; 12])), (None, None));
         assert_eq!(found.features.len(), set.held_out().len());

@@ -31,7 +31,7 @@ pub struct Inputs<'a> {
     pub model: &'a Path,
     /// Samples drawn by a chip or its emulator, and what was counted there.
     pub chip: Option<ChipFiles>,
-    /// Real images.
+    /// Real samples.
     pub dataset: &'a Dataset,
     /// SHA-256 of the judge's file, for the record.
     pub judge_sha256: String,
@@ -70,7 +70,7 @@ pub struct ChipStats {
 pub struct Column {
     /// Heading.
     pub name: String,
-    /// Network passes an image.
+    /// Network passes a sample.
     pub steps: Option<u64>,
     /// Trained numbers.
     pub parameters: Option<u64>,
@@ -86,7 +86,7 @@ pub struct Column {
     pub instructions_per_image: Option<u64>,
     /// Quality of the samples.
     pub score: Score,
-    /// What real images score at the same number of samples.
+    /// What real samples score at the same number.
     pub floor: Floor,
 }
 
@@ -101,7 +101,7 @@ pub struct Report {
     pub judge_sha256: String,
     /// SHA-256 of the `.mote` file.
     pub model_sha256: String,
-    /// Held-out images measured against.
+    /// Held-out samples measured against.
     pub held_out: usize,
     /// Real, float, int8 and chip.
     pub columns: Vec<Column>,
@@ -171,7 +171,7 @@ pub fn report(
     let sections: Vec<Section<'_>> =
         entries.iter().map(|(column, samples)| Section { label: column.label(), samples }).collect();
     let foot = format!(
-        "seed {SAMPLING_SEED}; below the real images, the same place is the same starting noise in every section"
+        "seed {SAMPLING_SEED}; below the real ones, the same place is the same starting noise in every section"
     );
     let legend = Legend { class_names: &inputs.dataset.class_names, scale: &inputs.dataset.channels_scale };
     let picture = sheet(legend, &sections, SHEET_ROWS, &foot)?;
@@ -266,6 +266,8 @@ fn compare(chip: &Samples, stats: &ChipStats, host: &Samples) -> anyhow::Result<
     let machine = &stats.machine;
     ensure!(stats.seed == SAMPLING_SEED, "{machine} drew with seed {}; draw again with {SAMPLING_SEED}", stats.seed);
     ensure!(chip.shape == host.shape, "{machine} drew {}, the model draws {}", chip.shape, host.shape);
+    let same_kind = std::mem::discriminant(&chip.values) == std::mem::discriminant(&host.values);
+    ensure!(same_kind, "one of {machine} and the host drew pixels, the other numbers");
     ensure!(chip.len() <= host.len(), "{machine} drew {} samples, the host {}", chip.len(), host.len());
     for index in 0..chip.len() {
         let (found, expected) = (chip.bytes(index), host.bytes(index));

@@ -171,7 +171,7 @@ impl Assessed {
     }
 
     /// The numbers of the samples of each class.
-    fn by_class(&self, classes: usize) -> Vec<Vec<usize>> {
+    pub(super) fn by_class(&self, classes: usize) -> Vec<Vec<usize>> {
         let mut found = vec![Vec::new(); classes];
         self.wanted.iter().enumerate().for_each(|(index, &class)| found[usize::from(class)].push(index));
         found
@@ -244,6 +244,11 @@ impl<'a> Scorer<'a> {
     /// The samples that can be scored and their classes.
     pub fn shape(&self) -> Shape {
         self.judge.shape
+    }
+
+    /// The data.
+    pub fn dataset(&self) -> &'a Dataset {
+        self.dataset
     }
 
     /// The real samples that others are compared with.

@@ -4,7 +4,7 @@ use crate::cli::Usage;
 use crate::diffusion::sample::{SamplerConfig, SamplingConfig, SpacingConfig, Threshold, VarianceConfig};
 
 /// Overrides of the settings kept with the network (`[sample]` of its preset).
-#[derive(Debug, Default, Clone, clap::Args)]
+#[derive(Debug, Default, Clone, PartialEq, clap::Args)]
 #[command(next_help_heading = "How to draw [default: as the network's preset says]")]
 pub(in crate::cli) struct SamplingArgs {
     /// The method

@@ -1,4 +1,4 @@
-//! How the judge is trained: cross-entropy on samples that are shifted and, where they are images, mirrored.
+//! How the judge is trained: cross-entropy on augmented samples.
 
 use burn::backend::Autodiff;
 use burn::module::AutodiffModule;
@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64;
 
 use super::{Flex, Judge, Net, Shape, VARIANTS, images};
-use crate::dataset::{SampleShape, Split};
+use crate::dataset::{Augment, Augmentation, SampleShape, Split};
 
 type Train = Autodiff<Flex>;
 
@@ -29,9 +29,9 @@ pub struct Recipe {
     pub dropout: f64,
     /// Probability mass spread evenly over the classes.
     pub label_smoothing: f32,
-    /// Greatest shift of an image, in pixels, along each axis; of a signal, along time.
-    pub max_shift: i32,
-    /// Seed of the initial weights, the order and the shifts.
+    /// How samples are varied.
+    pub augment: Augmentation,
+    /// Seed of the initial weights, the order and the variations.
     pub seed: u64,
 }
 
@@ -45,7 +45,7 @@ impl Default for Recipe {
             weight_decay: 0.05,
             dropout: 0.1,
             label_smoothing: 0.05,
-            max_shift: 1,
+            augment: Augmentation(vec![Augment::Mirror, Augment::Shift(1)]),
             seed: 1,
         }
     }
@@ -55,10 +55,19 @@ impl Default for Recipe {
 const ENOUGH: usize = 400_000;
 
 impl Recipe {
-    /// The default, with fewer passes over more than 8,000 samples: 7 over 60,000.
-    pub fn for_samples(n: usize) -> Self {
-        let default = Self::default();
-        Self { epochs: ENOUGH.div_ceil(n.max(1)).clamp(4, default.epochs), ..default }
+    /// The default with fewer passes over more than 8,000 samples (7 over 60,000), batches no larger than the split, and
+    /// variations that suit the shape: images are mirrored and shifted by a pixel, signals shifted by up to a sixteenth.
+    pub fn of(split: &Split<'_>) -> Self {
+        let (default, shape) = (Self::default(), split.dataset.shape);
+        let augment = if shape.is_signal() {
+            Augmentation(vec![Augment::Shift((shape.width / 16).clamp(1, shape.width - 1))])
+        } else if default.augment.check(shape).is_ok() {
+            default.augment
+        } else {
+            Augmentation::default()
+        };
+        let epochs = ENOUGH.div_ceil(split.len().max(1)).clamp(4, default.epochs);
+        Self { epochs, batch: default.batch.min(split.len()), augment, ..default }
     }
 }
 
@@ -67,13 +76,13 @@ impl Judge {
     /// weights are f16 numbers.
     ///
     /// # Panics
-    /// If the split has fewer samples than a batch.
+    /// If a batch is empty or larger than the split.
     pub fn train(split: &Split<'_>, recipe: &Recipe, mut progress: impl FnMut(usize, usize, f64)) -> Self {
         let shape = Shape::of(split.dataset);
         if shape.needs_no_network() {
             return Self::of_values(shape);
         }
-        assert!(split.len() >= recipe.batch, "{} samples are less than a batch of {}", split.len(), recipe.batch);
+        assert!((1..=split.len()).contains(&recipe.batch), "batches of {} of {} samples", recipe.batch, split.len());
         let device = Default::default();
         Train::seed(&device, recipe.seed);
         let mut rng = Pcg64::seed_from_u64(recipe.seed);
@@ -88,8 +97,8 @@ impl Judge {
                 let mut values = Vec::with_capacity(recipe.batch * shape.sample().len());
                 let mut labels = Vec::with_capacity(recipe.batch);
                 for &index in batch {
-                    let sample: Vec<f32> = split.units(index).collect();
-                    let sample = augment(&sample, shape.sample(), recipe.max_shift, &mut rng);
+                    let sample = split.units(index).collect();
+                    let sample = recipe.augment.apply(sample, split.dataset, &mut || rng.random());
                     if shape.classes > 1 {
                         labels.push(usize::from(split.label(index)));
                         values.extend(sample);
@@ -113,34 +122,6 @@ impl Judge {
         let trained = Self { net: Some(net.valid()), shape };
         Self::from_bytes(&trained.to_bytes()).expect("its own file")
     }
-}
-
-/// The sample, in about [-1, 1]: an image is mirrored half the time and shifted by up to `max_shift`, -1 (black) where
-/// nothing is left; a signal is shifted in time and holds its first or last value there; a vector stays as it is.
-fn augment(sample: &[f32], shape: SampleShape, max_shift: i32, rng: &mut Pcg64) -> Vec<f32> {
-    if shape.is_vector() {
-        return sample.to_vec();
-    }
-    let (height, width) = (shape.height as i32, shape.width as i32);
-    let mirrored = shape.is_image() && rng.random_range(0..2) == 1;
-    let down = if shape.is_image() { rng.random_range(-max_shift..=max_shift) } else { 0 };
-    let across = rng.random_range(-max_shift..=max_shift);
-    let mut out = Vec::with_capacity(sample.len());
-    for y in 0..height {
-        for x in 0..width {
-            let x = if mirrored { width - 1 - x } else { x };
-            let (y, mut x) = (y + down, x + across);
-            if shape.is_signal() {
-                x = x.clamp(0, width - 1);
-            }
-            if (0..height).contains(&y) && (0..width).contains(&x) {
-                out.extend(&sample[(y * width + x) as usize * shape.channels..][..shape.channels]);
-            } else {
-                out.extend(std::iter::repeat_n(-1.0, shape.channels));
-            }
-        }
-    }
-    out
 }
 
 /// One of [`VARIANTS`] variants of a sample: 0 is the sample; 1 and 3 run backwards across; 2 and 3 are upside down, a

@@ -23,22 +23,22 @@ impl fmt::Display for Report {
         writeln!(f)?;
         writeln!(
             f,
-            "Fréchet distance: squared, in the features of the judge {}, to {} held-out images",
+            "Fréchet distance: squared, in the features of the judge {}, to {} held-out samples",
             short(&self.judge_sha256),
             self.held_out
         )?;
         writeln!(
             f,
-            "of the data {}. Floor: the same of as many real training images, mean of 10 draws.",
+            "of the data {}. Floor: the same of as many real training samples, mean of 10 draws.",
             short(&self.data_sha256)
         )?;
         writeln!(
             f,
-            "Precision: samples that look real; recall: held-out images within the samples' reach (3 neighbours)."
+            "Precision: samples that look real; recall: held-out samples within the samples' reach (3 neighbours)."
         )?;
         writeln!(
             f,
-            "Class accuracy: samples that the judge puts in the class they were drawn for; real: held-out images."
+            "Class accuracy: samples that the judge puts in the class they were drawn for; real: held-out samples."
         )?;
         writeln!(f, "Seed {}; sample i has class i % classes. Model {}.", self.seed, short(&self.model_sha256))?;
         if let Some((machine, compared)) = &self.chip_equals_host {
@@ -66,7 +66,7 @@ impl Report {
             integers("arena, bytes", |column| column.arena_bytes),
             integers("firmware in flash, bytes", |column| column.flash_bytes),
             integers("firmware RAM, bytes", |column| column.ram_bytes),
-            integers("instructions an image", |column| column.instructions_per_image),
+            integers("instructions a sample", |column| column.instructions_per_image),
             integers("samples measured", |column| Some(column.score.n as u64)),
             row("Fréchet distance", &|column| format!("{:.3}", column.score.frechet)),
             row("  its floor at that number", &|column| format!("{:.3}", column.floor.mean)),

@@ -1,11 +1,13 @@
-//! `mote-train eval --nll`: how likely held-out data are under a run's teacher.
+//! `mote-train eval --nll`: how likely held-out data are under a run's network.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::Usage;
-use super::settings::{OnBackend, Run, Settings};
+use super::subject::SubjectArgs;
+use crate::cli::Usage;
+use crate::cli::sample::weights_file;
+use crate::cli::settings::{OnBackend, Run};
 use crate::denoiser::DenoiserFile;
 use crate::diffusion::{Likelihood, Nll};
 use crate::files;
@@ -17,15 +19,12 @@ const SEED: u64 = 0x6e6c6c;
 
 /// The part of `eval`'s arguments that is for the likelihood.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Instead: an upper bound on the negative log-likelihood of held-out data under the run's float teacher, in bits per
+pub(super) struct NllArgs {
+    /// Instead: an upper bound on the negative log-likelihood of held-out data under the run's float network, in bits per
     /// dimension, term by term (Ho et al. 2020, equation 5). Of 8-bit images it is a probability's, of other data that of a
     /// density of the scaled values
-    #[arg(long, requires = "run", conflicts_with = "model")]
+    #[arg(long, requires = "run")]
     pub(super) nll: bool,
-    /// With --nll: the run's folder, where `mote-train train` has been
-    #[arg(long, value_name = "DIR", requires = "nll")]
-    run: Option<PathBuf>,
     /// With --nll: timesteps asked for each sample, spread over all; more are slower and less noisy
     #[arg(long, value_name = "K", default_value_t = 100, requires = "nll", value_parser = clap::value_parser!(u32).range(1..))]
     timesteps: u32,
@@ -43,21 +42,18 @@ struct Output {
 }
 
 struct Evaluate {
+    weights: PathBuf,
     samples: usize,
     timesteps: usize,
     json: bool,
 }
 
-/// Measures the run's teacher on `samples` held-out samples, prints the bound, writes each timestep's term to `nll.csv` and
-/// keeps the whole in the manifest.
-pub(super) fn run(args: &Args, samples: usize, json: bool) -> anyhow::Result<()> {
-    let dir = args.run.as_deref().ok_or_else(|| Usage("--nll needs --run DIR".to_owned()))?;
-    let none = || Usage(format!("{0} holds no trained teacher; run `mote-train train --run {0}` first", dir.display()));
-    let settings = Settings::recorded(dir)?.ok_or_else(none)?;
-    if !dir.join("teacher.safetensors").exists() {
-        return Err(none().into());
-    }
-    Run::open(dir, settings)?.on_backend(&Evaluate { samples, timesteps: args.timesteps as usize, json })
+/// Measures the run's network on held-out samples, prints the bound, writes each timestep's term to `nll.csv` and keeps the
+/// whole in the manifest.
+pub(super) fn run(args: &NllArgs, subject: &SubjectArgs, json: bool) -> anyhow::Result<()> {
+    let run = subject.open_run()?.ok_or_else(|| Usage("--nll needs --run DIR".to_owned()))?;
+    let weights = weights_file(&run.dir, &subject.weights)?;
+    run.on_backend(&Evaluate { weights, samples: subject.samples, timesteps: args.timesteps as usize, json })
 }
 
 impl OnBackend for Evaluate {
@@ -66,7 +62,7 @@ impl OnBackend for Evaluate {
         B: burn::tensor::backend::AutodiffBackend + DenoiserBackend,
         B::InnerBackend: DenoiserBackend,
     {
-        let (bytes, split) = (files::read(&run.dir.file("teacher.safetensors"))?, run.data.held_out());
+        let (bytes, split) = (files::read(&self.weights)?, run.data.held_out());
         let file = DenoiserFile::from_bytes(&bytes)?;
         if !(2..=split.len()).contains(&self.samples) {
             return Err(Usage(format!("--samples {}: give 2 to {}", self.samples, split.len())).into());
