@@ -6,7 +6,9 @@ pub mod judge;
 pub mod report;
 pub mod score;
 
-pub use mote_measure::{canvas, confusion, features, frechet, kernel, manifold, neighbours, npy, plot, sheet};
+pub use mote_measure::{
+    canvas, confusion, features, frechet, kernel, manifold, neighbours, noise_levels, npy, plot, sheet,
+};
 
 /// Seed of every sample set that is measured: sample i of a set is `(SAMPLING_SEED, i)` with class `i % classes`.
 pub const SAMPLING_SEED: u64 = 1;

@@ -51,6 +51,11 @@ impl Canvas {
         Self { picture: image::RgbImage::from_pixel(width, height, ground) }
     }
 
+    /// Width and height in pixels.
+    pub fn dimensions(&self) -> (u32, u32) {
+        self.picture.dimensions()
+    }
+
     /// One line of text; `at` is the top of its line: left end, middle or right end by `alignment`.
     pub fn text(&mut self, text: &str, at: (i32, i32), font: &MonoFont<'_>, color: Rgb888, alignment: Alignment) {
         let style = TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Top).build();

@@ -8,6 +8,7 @@ pub mod frechet;
 pub mod kernel;
 pub mod manifold;
 pub mod neighbours;
+pub mod noise_levels;
 pub mod npy;
 pub mod plot;
 mod products;
