@@ -5,6 +5,7 @@
 mod classifier;
 mod data;
 mod distill;
+mod ema;
 mod eval;
 mod export;
 mod judge;
@@ -33,6 +34,8 @@ enum Command {
     Train(train::Args),
     /// Distill a run's teacher into a student of few steps, one pass a step
     Distill(distill::Args),
+    /// Average a run's weights over another part of training, after training
+    Ema(ema::Args),
     /// Calibrate a run's student and write it as an int8 .mote model
     Quantize(quantize::Args),
     /// Write a run's student as an ONNX network with quantization nodes
@@ -59,6 +62,7 @@ impl Cli {
         match self.command {
             Command::Train(args) => train::run(args),
             Command::Distill(args) => distill::run(args),
+            Command::Ema(args) => ema::run(args),
             Command::Quantize(args) => quantize::run(args),
             Command::Export(args) => export::run(args),
             Command::Weights(args) => weights::run(args),

@@ -20,6 +20,7 @@ pub use condition::{Condition, Embedding};
 pub use config::{Architecture, ConfigError, DenoiserConfig, NotExportable, Output};
 pub use file::{Convention, DenoiserFile, FileError};
 pub use layers::{Conv, Linear, Norm};
+pub use layout::names;
 pub use lower::lower;
 pub use mlp::{Mlp, MlpBlock, MlpConfig};
 pub use parameters::{gradients, parameters, set_parameters};

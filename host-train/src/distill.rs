@@ -14,7 +14,7 @@ use crate::dataset::{Augmentation, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::diffusion::{Diffusion, Sampler, Weighting, per_image};
 use crate::ops::DenoiserBackend;
-use crate::trainer::{Batch, OptimizerConfig, StepRandom};
+use crate::trainer::{Batch, OptimizerConfig, Part, StepRandom, Task};
 
 /// Trajectories computed at once.
 const CHUNK: usize = 100;
@@ -209,14 +209,15 @@ struct Examples<B: Backend> {
     classes: Vec<usize>,
 }
 
-impl<B: AutodiffBackend + DenoiserBackend> Stage<'_, B>
+impl<B: AutodiffBackend + DenoiserBackend> Task<B, Denoiser<B>> for Stage<'_, B>
 where
     B::InnerBackend: DenoiserBackend,
 {
-    /// The loss of step `step`, `[1]`: the squared error of the student's output, weighted as `max(snr, 1)` of x0.
-    pub fn loss(&self, net: &Denoiser<B>, step: u64) -> Tensor<B, 1> {
+    /// The squared error of the student's output, weighted as `max(snr, 1)` of x0.
+    fn loss(&self, net: &Denoiser<B>, step: u64, part: Part) -> Tensor<B, 1> {
         let device = B::Device::default();
         let Examples { z, x0, rows, classes } = self.examples(step);
+        let (z, x0, rows, classes) = (part.narrow(z), part.narrow(x0), part.slice(&rows), part.slice(&classes));
         let (config, diffusion): (&DenoiserConfig, &Diffusion) = (self.teacher.config, self.teacher.diffusion);
         let each = |factor: &dyn Fn(usize) -> f32| -> Tensor<B::InnerBackend, 4> {
             per_image(&rows.iter().map(|&row| factor(row)).collect::<Vec<f32>>(), &device)
@@ -224,9 +225,15 @@ where
         // The output whose x0 = p z + q f is the one to give.
         let target = (x0 - z.clone() * each(&|row| self.rows[row].p as f32)) / each(&|row| self.rows[row].q as f32);
         let timesteps: Vec<u32> = rows.iter().map(|&row| self.rows[row].timestep).collect();
-        let condition = Condition::new(config, &timesteps, diffusion.timesteps(), &classes, &device);
+        let condition = Condition::new(config, &timesteps, diffusion.timesteps(), classes, &device);
         let error = net.forward(Tensor::from_inner(z), &condition) - Tensor::from_inner(target);
         let weights = Tensor::from_inner(each(&|row| self.weights[row]));
         (error.clone() * error * weights).mean()
+    }
+
+    fn fault(&self, step: u64) -> Option<String> {
+        let Examples { z, x0, .. } = self.examples(step);
+        let finite = |x: Tensor<B::InnerBackend, 4>| x.into_data().iter::<f32>().all(f32::is_finite);
+        (!finite(z) || !finite(x0)).then(|| "a state or what the teacher makes of it".to_owned())
     }
 }

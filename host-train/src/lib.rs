@@ -12,4 +12,4 @@ pub mod trainer;
 
 pub use mote_dataset as dataset;
 pub use mote_quantize as quantize;
-pub use mote_train_support::{files, progress};
+pub use mote_train_support::{csv_log, dashboard, files, progress, tensorboard};

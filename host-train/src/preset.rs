@@ -1,5 +1,7 @@
 //! Presets: complete recipes, as TOML.
 
+mod overrides;
+
 use std::path::Path;
 
 use anyhow::Context;
@@ -11,7 +13,7 @@ use crate::diffusion::DiffusionConfig;
 use crate::diffusion::sample::SamplingConfig;
 use crate::distill::DistillConfig;
 use crate::files;
-use crate::trainer::TeacherConfig;
+use crate::trainer::{TeacherConfig, WatchConfig};
 
 /// The named presets, `presets/*.toml`.
 pub const NAMED: [(&str, &str); 2] =
@@ -27,6 +29,9 @@ pub struct Preset {
     pub diffusion: DiffusionConfig,
     /// The teacher's training.
     pub train: TeacherConfig,
+    /// What is watched while the teacher trains.
+    #[serde(default)]
+    pub watch: WatchConfig,
     /// How the teacher draws.
     pub sample: SamplePreset,
     /// The way to a student of few steps.
@@ -107,6 +112,11 @@ pub struct SamplePreset {
 }
 
 impl Preset {
+    /// The named presets, for a message.
+    pub fn names() -> String {
+        NAMED.map(|(name, _)| name).join(", ")
+    }
+
     /// A named preset, or a TOML file.
     ///
     /// # Errors
@@ -116,8 +126,7 @@ impl Preset {
         let text = match named {
             Some((_, text)) => (*text).to_owned(),
             None if !name.ends_with(".toml") => {
-                let known: Vec<&str> = NAMED.iter().map(|(name, _)| *name).collect();
-                anyhow::bail!("there is no preset {name}; give one of {}, or a .toml file", known.join(", "))
+                anyhow::bail!("there is no preset {name}; give one of {}, or a .toml file", Self::names())
             }
             None => String::from_utf8(files::read(Path::new(name))?).context("a preset is text")?,
         };
@@ -171,6 +180,9 @@ impl Preset {
         self.sample.sampling.check_output(self.network.output)?;
         anyhow::ensure!(self.train.batch >= 1 && self.distill.batch >= 1, "a batch must hold at least one image");
         anyhow::ensure!(self.train.steps >= 1, "train.steps must be at least 1");
+        self.train.optimizer.check(self.train.batch).context("under [train]")?;
+        self.distill.optimizer.check(self.distill.batch).context("under [distill]")?;
+        self.watch.check()?;
         anyhow::ensure!(self.sample.samples >= 1, "sample.samples must be at least 1");
         for stage in &self.distill.stages {
             anyhow::ensure!(

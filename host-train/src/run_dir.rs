@@ -1,5 +1,6 @@
 //! The folder of a run: names of its files, its manifest.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -27,21 +28,44 @@ impl RunDir {
     /// Sets `key` in manifest.json and keeps the rest.
     pub fn record(&self, key: &str, value: impl Serialize) -> anyhow::Result<()> {
         let path = self.file("manifest.json");
-        let mut manifest: Map<String, Value> = if path.exists() {
-            serde_json::from_slice(&files::read(&path)?)
-                .with_context(|| format!("{} is damaged; delete it", path.display()))?
-        } else {
-            Map::new()
-        };
+        let mut manifest = self.manifest()?;
         manifest.insert(key.to_owned(), serde_json::to_value(value)?);
         files::write_atomically(&path, &(serde_json::to_vec_pretty(&manifest)?))
     }
 
-    /// Writes a loss curve as `<stem>.csv` and `<stem>.png`.
-    pub fn write_losses(&self, stem: &str, losses: &[f32], title: &str) -> anyhow::Result<()> {
-        let mut text = String::from("step,loss\n");
-        for (step, loss) in losses.iter().enumerate() {
-            text.push_str(&format!("{step},{loss}\n"));
+    /// What manifest.json says under `key`, if anything.
+    pub fn recorded(&self, key: &str) -> anyhow::Result<Option<Value>> {
+        Ok(self.manifest()?.remove(key))
+    }
+
+    fn manifest(&self) -> anyhow::Result<Map<String, Value>> {
+        let path = self.file("manifest.json");
+        if !path.exists() {
+            return Ok(Map::new());
+        }
+        serde_json::from_slice(&files::read(&path)?)
+            .with_context(|| format!("{} is damaged; delete it", path.display()))
+    }
+
+    /// Writes a loss curve as `<stem>.csv` and `<stem>.png`: the loss of each step, counted from 0, and the validation
+    /// losses after so many steps.
+    pub fn write_losses(
+        &self,
+        stem: &str,
+        losses: &[f32],
+        validations: &[(u64, f64)],
+        title: &str,
+    ) -> anyhow::Result<()> {
+        let validations: HashMap<u64, f64> = validations.iter().copied().collect();
+        let column = if validations.is_empty() { "" } else { ",val_loss" };
+        let mut text = format!("step,loss{column}\n");
+        for (step, loss) in (0..).zip(losses) {
+            let cell = match validations.get(&(step + 1)) {
+                Some(loss) => format!(",{loss}"),
+                None if validations.is_empty() => String::new(),
+                None => ",".to_owned(),
+            };
+            text.push_str(&format!("{step},{loss}{cell}\n"));
         }
         let csv = self.file(&format!("{stem}.csv"));
         files::write_atomically(&csv, text.as_bytes())?;

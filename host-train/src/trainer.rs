@@ -1,10 +1,30 @@
-//! Training: the optimizer, the loop that can be killed, and the teacher's loss.
+//! Training: the optimizer, averages of the weights, the loop that can be killed, and the teacher's loss.
 
 mod adamw;
+mod checkpoint;
+mod ema;
 mod fit;
+mod guard;
+mod learning_rate;
+mod post_hoc;
+mod progressing;
+mod run_log;
 mod teacher;
+#[cfg(test)]
+mod tests;
+mod validation;
+mod watch;
 
-pub use adamw::{AdamW, Decay, OptimizerConfig};
-pub use fit::{Fit, Interrupted, Progressing, Saved, interrupt_flag};
+pub use adamw::{AdamW, OptimizerConfig, norm};
+pub use checkpoint::{Checkpoints, Keep, Saved, read_denoiser};
+pub use ema::{Ema, Profile, Snapshots};
+pub use fit::{Diverged, Done, Fit, Interrupted, Observer, Part, Task, Verdict, interrupt_flag};
+pub use guard::Divergence;
+pub use learning_rate::Decay;
+pub use post_hoc::{Average, Combination, combine};
+pub use progressing::Progressing;
+pub use run_log::RunLog;
 pub(crate) use teacher::StepRandom;
 pub use teacher::{Batch, TeacherConfig, TeacherTask};
+pub use validation::{Validated, Validation};
+pub use watch::{Best, Watch, WatchConfig, Watching};

@@ -59,7 +59,7 @@ fn a_stopped_run_goes_on_to_the_same_bits() {
         assert!(read(&whole) == read(&stopped), "{name} differs after {stops} stops");
     }
     let left: Vec<_> = std::fs::read_dir(&stopped).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.iter().all(|name| !name.to_string_lossy().contains("checkpoint")), "{left:?}");
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("distill-checkpoint")), "{left:?}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::diffusion::sample::SamplingConfig;
 use crate::distill::{Stage, States};
 use crate::ops::DenoiserBackend;
 use crate::progress::Progress;
-use crate::trainer::{Fit, Progressing, interrupt_flag};
+use crate::trainer::{Checkpoints, Fit, Keep, Progressing, interrupt_flag};
 
 /// Distills the run's teacher into a student of few steps and one pass a step; goes on where a stopped one left off.
 #[derive(Debug, clap::Args)]
@@ -55,18 +55,20 @@ impl OnBackend for Distill {
         let total = preset.distill.stages.iter().map(|stage| stage.steps).sum();
         let bar = Progress::new("distilling");
         let (mut losses, mut last_loss, mut before) = (Vec::new(), 0.0, 0);
-        let mut checkpoints = Vec::new();
+        let folder = run.dir.file("distill-checkpoints");
         for (index, stage) in preset.distill.stages.iter().enumerate() {
             let net = file.net::<B>(&device)?;
             let teacher_net = net.valid();
             let (network, sampling) = (file.network.clone(), file.sampling.clone());
             let teacher = Sampler { net: &teacher_net, config: &network, diffusion: &diffusion, sampling };
-            let checkpoint = run.dir.file(&format!("distill-{}.checkpoint", index + 1));
+            let checkpoints = Checkpoints::new(folder.join(format!("stage-{}", index + 1)), Keep::default());
             let fit = Fit {
                 optimizer: &preset.distill.optimizer,
                 steps: stage.steps,
                 recipe: run.recipe(&(&preset.distill, index, &teacher_sha256)),
-                checkpoint: &checkpoint,
+                denoiser: &file,
+                checkpoints: &checkpoints,
+                explosion: preset.watch.explosion,
                 interrupted: interrupt_flag(),
             };
             // Each stage has its own random numbers.
@@ -80,11 +82,8 @@ impl OnBackend for Distill {
                     bar.update(done, *count);
                 }
             });
-            let progress = Progressing { bar: &bar, before, total };
-            let saved = fit.run(&file.parameters, net, &progress, |net, step| task.loss(net, step))?;
             // The finished stage stays on disk, so that a run killed in the next one does not repeat it.
-            fit.save(&saved)?;
-            checkpoints.push(checkpoint.clone());
+            let saved = fit.run::<B, _>(net, &task, &mut Progressing::new(&bar, before, total))?;
             before += stage.steps;
             last_loss = saved.final_loss();
             losses.extend_from_slice(&saved.losses);
@@ -94,13 +93,11 @@ impl OnBackend for Distill {
             file.sampling = SamplingConfig { threshold, ..SamplingConfig::ddim(stage.rows, 1.0) };
         }
         bar.finish();
-        run.dir.write_losses("distill-loss", &losses, "Student, stage after stage")?;
+        run.dir.write_losses("distill-loss", &losses, &[], "Student, stage after stage")?;
         run.draw::<B::InnerBackend>(&file, "drawing student samples", "student.npy")?;
         run.record_stage("student", &file, before, last_loss, begun.elapsed())?;
         crate::files::write_atomically(&path, &file.to_bytes())?;
-        for checkpoint in checkpoints {
-            let _ = std::fs::remove_file(checkpoint);
-        }
+        let _ = std::fs::remove_dir_all(folder);
         println!("Wrote {} ({} steps, loss {last_loss:.4})", path.display(), file.sampling.steps);
         Ok(())
     }

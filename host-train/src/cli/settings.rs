@@ -17,6 +17,7 @@ use crate::ops::DenoiserBackend;
 use crate::preset::Preset;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
+use crate::trainer::TeacherConfig;
 
 /// What computes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -33,17 +34,41 @@ pub(super) enum BackendName {
     Cuda,
 }
 
+/// What numbers a backend computes in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Precision {
+    /// 32 bits: every backend
+    #[default]
+    F32,
+    /// bfloat16: no backend yet
+    Bf16,
+    /// 16 bits: no backend yet
+    F16,
+}
+
 /// What decides a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Settings {
     pub(super) preset: Preset,
     pub(super) seed: u64,
     pub(super) backend: BackendName,
+    #[serde(default)]
+    pub(super) precision: Precision,
     /// The data folder; the embedded set if there is none.
     pub(super) data: Option<PathBuf>,
 }
 
 impl Settings {
+    /// Whether a run with settings `before` can go on with these: all is the same but what is watched, and the steps are
+    /// as many or more.
+    pub(super) fn goes_on_with(&self, before: &Self) -> bool {
+        let mut same = self.clone();
+        same.preset.watch = before.preset.watch.clone();
+        same.preset.train.steps = before.preset.train.steps;
+        same == *before && self.preset.train.steps >= before.preset.train.steps
+    }
+
     /// What the folder's manifest holds, if there is one.
     pub(super) fn recorded(dir: &Path) -> anyhow::Result<Option<Self>> {
         #[derive(Deserialize)]
@@ -93,6 +118,12 @@ impl Run {
     /// Loads the data, checks that everything fits and records the settings; nothing is written if it does not.
     pub(super) fn open(dir: &Path, settings: Settings) -> anyhow::Result<Self> {
         settings.preset.check()?;
+        anyhow::ensure!(
+            settings.precision == Precision::F32,
+            "the {:?} backend computes in f32 alone, not in {:?}; leave --precision out",
+            settings.backend,
+            settings.precision
+        );
         let multiple = settings.preset.network.architecture.multiple();
         let data = match &settings.data {
             Some(path) => dataset::folder(path, multiple as u32)?,
@@ -118,6 +149,18 @@ impl Run {
             #[cfg(feature = "cuda")]
             BackendName::Cuda => what.run::<Autodiff<burn_cuda::Cuda>>(self),
         }
+    }
+
+    /// All that decides the teacher's bits but the number of steps, as text.
+    pub(super) fn teacher_recipe(&self) -> String {
+        let Preset { network, diffusion, train, .. } = &self.settings.preset;
+        self.recipe(&(network, diffusion, TeacherConfig { steps: 0, ..train.clone() }))
+    }
+
+    /// The steps that a stage of the manifest was trained for.
+    pub(super) fn trained_steps(&self, key: &str) -> anyhow::Result<u64> {
+        let stage = self.dir.recorded(key)?;
+        Ok(stage.and_then(|stage| stage.get("training_steps")?.as_u64()).unwrap_or(0))
     }
 
     /// All that decides a stage's bits, as text.

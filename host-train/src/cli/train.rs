@@ -2,26 +2,48 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
+
 use super::Usage;
-use super::settings::{BackendName, Run, Settings};
+use super::settings::{BackendName, OnBackend, Precision, Run, Settings};
+use crate::dashboard::Dashboard;
 use crate::denoiser::DenoiserFile;
+use crate::diffusion::Diffusion;
+use crate::evaluate::judge::{self, Judge};
+use crate::evaluate::score::Scorer;
+use crate::evaluate::sheet::Legend;
 use crate::ops::DenoiserBackend;
 use crate::preset::Preset;
-use crate::progress::Progress;
-use crate::trainer::{Fit, Progressing, TeacherTask, interrupt_flag};
+use crate::trainer::{Checkpoints, Fit, RunLog, TeacherTask, Validation, Watch, interrupt_flag};
 
 /// Trains a teacher; goes on where a stopped run of the same folder left off.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The run's folder
-    #[arg(long, value_name = "DIR")]
-    run: PathBuf,
-    /// A named preset (demo, toy) or a .toml file [default: demo]
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "DIR", required_unless_present = "print_preset")]
+    run: Option<PathBuf>,
+    /// A named preset or a .toml file [default: demo]
+    #[arg(long, value_name = "NAME|FILE", help = format!("A named preset ({}) or a .toml file [default: demo]", Preset::names()))]
     preset: Option<String>,
+    /// Set a field of the recipe, as often as wanted: --set train.batch=32 --set diffusion.schedule.kind=cosine.
+    /// `--print-preset` lists the fields
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Training steps, in place of the recipe's; a finished run goes on to a greater number
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Print the whole recipe as TOML, with its defaults and what --set changes, and do nothing
+    #[arg(long)]
+    print_preset: bool,
+    /// Show the training on the whole terminal: loss curve, measures; q saves and stops, s draws samples
+    #[arg(long)]
+    dashboard: bool,
     /// What computes [default: flex]
     #[arg(long, value_enum)]
     backend: Option<BackendName>,
+    /// What it computes in [default: f32]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Seed of everything that is random [default: 1]
     #[arg(long)]
     seed: Option<u64>,
@@ -31,40 +53,46 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let recorded = Settings::recorded(&args.run)?;
-    let preset = args.preset.as_deref().map(Preset::find).transpose().map_err(|error| Usage(format!("{error:#}")))?;
-    let settings = match recorded {
-        Some(recorded) => {
-            let data = args.data.clone().or(recorded.data.clone());
-            let wanted = Settings {
-                preset: preset.unwrap_or_else(|| recorded.preset.clone()),
-                seed: args.seed.unwrap_or(recorded.seed),
-                backend: args.backend.unwrap_or(recorded.backend),
-                data,
-            };
-            if wanted != recorded {
-                let dir = args.run.display();
-                return Err(Usage(format!(
-                    "{dir} holds a run with other settings; leave them out to go on with it, or give another --run"
-                ))
-                .into());
-            }
-            wanted
-        }
-        None => Settings {
-            preset: preset.map_or_else(|| Preset::find("demo"), Ok)?,
-            seed: args.seed.unwrap_or(1),
-            backend: args.backend.unwrap_or_default(),
-            data: args.data,
-        },
+    let recorded = args.run.as_deref().map(Settings::recorded).transpose()?.flatten();
+    let wanted = args.wanted(recorded.as_ref()).map_err(|error| Usage(format!("{error:#}")))?;
+    let Some(dir) = args.run.filter(|_| !args.print_preset) else {
+        print!("{}", wanted.preset.to_toml());
+        return Ok(());
     };
-    let run = Run::open(&args.run, settings)?;
-    run.on_backend(&Train)
+    if recorded.is_some_and(|recorded| !wanted.goes_on_with(&recorded)) {
+        return Err(Usage(format!(
+            "{} holds a run with other settings; leave them out to go on with it, or give another --run",
+            dir.display()
+        ))
+        .into());
+    }
+    Run::open(&dir, wanted)?.on_backend(&Train { dashboard: args.dashboard })
 }
 
-struct Train;
+impl Args {
+    /// What is asked for, with what a run had before for the rest.
+    fn wanted(&self, recorded: Option<&Settings>) -> anyhow::Result<Settings> {
+        let preset = match (&self.preset, recorded) {
+            (None, Some(recorded)) => recorded.preset.clone(),
+            (name, _) => Preset::find(name.as_deref().unwrap_or("demo"))?,
+        };
+        let steps = self.steps.map(|steps| format!("train.steps={steps}"));
+        let settings: Vec<String> = self.settings.iter().cloned().chain(steps).collect();
+        Ok(Settings {
+            preset: preset.with(&settings)?,
+            seed: self.seed.or(recorded.map(|recorded| recorded.seed)).unwrap_or(1),
+            backend: self.backend.or(recorded.map(|recorded| recorded.backend)).unwrap_or_default(),
+            precision: self.precision.or(recorded.map(|recorded| recorded.precision)).unwrap_or_default(),
+            data: self.data.clone().or_else(|| recorded.and_then(|recorded| recorded.data.clone())),
+        })
+    }
+}
 
-impl super::settings::OnBackend for Train {
+struct Train {
+    dashboard: bool,
+}
+
+impl OnBackend for Train {
     fn run<B>(&self, run: &Run) -> anyhow::Result<()>
     where
         B: burn::tensor::backend::AutodiffBackend + DenoiserBackend,
@@ -72,41 +100,112 @@ impl super::settings::OnBackend for Train {
     {
         let Settings { preset, seed, .. } = &run.settings;
         let path = run.dir.file("teacher.safetensors");
+        let checkpoints = Checkpoints::new(run.dir.file("checkpoints"), preset.watch.checkpoints);
         if path.exists() {
-            eprintln!("{} is there already; delete it to train anew", path.display());
-            return Ok(());
+            if run.trained_steps("teacher")? >= preset.train.steps {
+                eprintln!("{} is there already; give more --steps to go on, or another --run", path.display());
+                return Ok(());
+            }
+            let latest = checkpoints.latest();
+            anyhow::ensure!(
+                latest.exists(),
+                "{} is gone, so training cannot go on; give another --run",
+                latest.display()
+            );
         }
         let begun = std::time::Instant::now();
         let (device, diffusion) = (B::Device::default(), preset.diffusion.build()?);
         let network = preset.network(&run.data);
         let net = network.init::<B>(*seed, &device)?;
-        let start: Vec<f32> = crate::denoiser::parameters(&net).into_data().to_vec().expect("f32 backend");
         let task = TeacherTask::new(&preset.train, &network, &diffusion, run.data.train(), *seed);
-        let checkpoint = run.dir.file("train.checkpoint");
-        let fit = Fit {
-            optimizer: &preset.train.optimizer,
-            steps: preset.train.steps,
-            recipe: run.recipe(&(&preset.network, &preset.diffusion, &preset.train)),
-            checkpoint: &checkpoint,
-            interrupted: interrupt_flag(),
-        };
-        let bar = Progress::new("training the teacher");
-        let progress = Progressing { bar: &bar, before: 0, total: preset.train.steps };
-        let saved = fit.run(&start, net, &progress, |net, step| task.loss(net, step))?;
-        bar.finish();
-        run.dir.write_losses("loss", &saved.losses, "Teacher")?;
-        let file = DenoiserFile {
-            network,
+        let start = DenoiserFile {
+            network: network.clone(),
             diffusion: preset.diffusion.clone(),
             sampling: preset.sample.sampling.clone(),
             channels_scale: run.data.channels_scale.clone(),
-            parameters: saved.ema().to_vec(),
+            parameters: crate::denoiser::parameters(&net).into_data().to_vec().expect("f32 backend"),
         };
+        let fit = Fit {
+            optimizer: &preset.train.optimizer,
+            steps: preset.train.steps,
+            recipe: run.teacher_recipe(),
+            denoiser: &start,
+            checkpoints: &checkpoints,
+            explosion: preset.watch.explosion,
+            interrupted: interrupt_flag(),
+        };
+        let mut watch = self.watch(run, &start, &diffusion, &checkpoints)?;
+        let saved = fit.run::<B, _>(net, &task, &mut watch.on::<B::InnerBackend>())?;
+        let validations = watch.log.validations()?;
+        watch.log.finish();
+        run.dir.write_losses("loss", &saved.losses, &validations, "Teacher")?;
+        let file = DenoiserFile { parameters: saved.ema().to_vec(), ..start };
         run.draw::<B::InnerBackend>(&file, "drawing teacher samples", "teacher.npy")?;
         run.record_stage("teacher", &file, saved.losses.len() as u64, saved.final_loss(), begun.elapsed())?;
         crate::files::write_atomically(&path, &file.to_bytes())?;
-        let _ = std::fs::remove_file(&checkpoint);
         println!("Wrote {} (loss {:.4})", path.display(), saved.final_loss());
+        let student = run.dir.file("student.safetensors");
+        if student.exists() {
+            println!("{} is of the teacher before; delete it to distill this one", student.display());
+        }
         Ok(())
     }
+}
+
+impl Train {
+    /// The dashboard, if it is asked for and there is a terminal.
+    fn open_dashboard(&self) -> anyhow::Result<Option<Dashboard>> {
+        if !self.dashboard {
+            return Ok(None);
+        }
+        let name = format!("mote-train-dashboard{}", std::env::consts::EXE_SUFFIX);
+        let program = std::env::current_exe()?.with_file_name(name);
+        let dashboard = Dashboard::open(&program).with_context(|| {
+            format!("cannot start {}; `cargo build --bin mote-train-dashboard` makes it", program.display())
+        })?;
+        if dashboard.is_none() {
+            eprintln!("--dashboard needs a terminal; plain progress instead");
+        }
+        Ok(dashboard)
+    }
+
+    /// What is watched; everything that is asked for and impossible is refused before training.
+    fn watch<'a>(
+        &self,
+        run: &'a Run,
+        denoiser: &'a DenoiserFile,
+        diffusion: &'a Diffusion,
+        checkpoints: &'a Checkpoints,
+    ) -> anyhow::Result<Watch<'a>> {
+        let (preset, config) = (&run.settings.preset, &run.settings.preset.watch);
+        let (held_out, weighting) = (run.data.held_out(), preset.train.weighting);
+        let validation = (config.validate_every > 0 && !held_out.is_empty()).then(|| {
+            let (samples, levels) = (config.validation_samples, config.noise_levels.min(diffusion.timesteps()));
+            Validation::new(&denoiser.network, diffusion, weighting, &held_out, samples, levels)
+        });
+        let scorer = if config.score_every > 0 { Some(scorer(run)?) } else { None };
+        Ok(Watch {
+            config,
+            denoiser,
+            diffusion,
+            legend: Legend { class_names: &run.data.class_names, scale: &run.data.channels_scale },
+            validation,
+            scorer,
+            checkpoints,
+            samples: run.dir.file("samples"),
+            log: RunLog::new(run.dir.file("logs"), "training the teacher", preset.train.steps, self.open_dashboard()?),
+        })
+    }
+}
+
+/// The judge of the run's data.
+fn scorer(run: &Run) -> anyhow::Result<Scorer<'_>> {
+    let file = match (&run.settings.preset.watch.judge, &run.settings.data) {
+        (Some(path), _) => crate::files::read(path)?,
+        (None, None) => judge::EMBEDDED_FILE.to_vec(),
+        (None, Some(_)) => anyhow::bail!(
+            "watch.score_every needs a judge of this data: make one with `mote-train judge --train` and set watch.judge"
+        ),
+    };
+    Scorer::new(Judge::from_bytes(&file).context("cannot use the judge")?, &run.data)
 }

@@ -20,10 +20,18 @@ pub(super) struct Entry {
 /// # Errors
 /// [`ConfigError`] if there is no such network.
 pub(super) fn layout(network: &DenoiserConfig) -> Result<Vec<Entry>, ConfigError> {
+    Ok(entries(&network.init::<Flex>(0, &Default::default())?))
+}
+
+/// The names and numbers of values of a module's parameters, in the order of [`super::parameters`].
+pub fn names<B: Backend, M: Module<B>>(net: &M) -> Vec<(String, usize)> {
+    entries(net).iter().map(|entry| (entry.name(Convention::Own), entry.len())).collect()
+}
+
+fn entries<B: Backend, M: Module<B>>(net: &M) -> Vec<Entry> {
     let mut visitor = Visitor::default();
-    let net = network.init::<Flex>(0, &Default::default())?;
-    Module::<Flex>::visit(&net, &mut visitor);
-    Ok(visitor.found)
+    net.visit(&mut visitor);
+    visitor.found
 }
 
 impl Entry {

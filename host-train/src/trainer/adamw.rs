@@ -1,24 +1,15 @@
-//! AdamW (Loshchilov, Hutter 2019) on all parameters as one vector, with global-norm clipping and an exponential moving
-//! average of the weights.
+//! AdamW (Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, 2019) on all parameters as one vector, with
+//! global-norm clipping (Pascanu et al. 2013) and averages of the weights.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
+use super::ema::{Ema, Profile, Snapshots};
+use super::learning_rate::Decay;
+
 /// Added to the root of the second moment.
 const EPSILON: f64 = 1e-8;
-
-/// The learning rate after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decay {
-    /// As it is.
-    Constant,
-    /// Half a cosine to zero.
-    Cosine,
-    /// A straight line to zero.
-    Linear,
-}
 
 /// The numbers of the optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,27 +21,71 @@ pub struct OptimizerConfig {
     pub warm_up: u64,
     /// What it does afterwards.
     pub decay: Decay,
+    /// The least the decay comes to, as a fraction of the greatest learning rate.
+    #[serde(default)]
+    pub floor: f64,
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Weight decay, decoupled, on every parameter.
     pub weight_decay: f64,
     /// Greatest norm of all gradients together.
     pub clip: f64,
-    /// Decay rate of the average; the first steps use `(1 + step) / (10 + step)` where that is less.
-    pub ema: f64,
+    /// Parts a batch is computed in, one after the other, their gradients added: less memory, the same numbers but for
+    /// their rounding.
+    #[serde(default = "one_part")]
+    pub accumulate: usize,
+    /// The average of the weights that is used in the end.
+    pub ema: Ema,
+    /// Averages kept for other widths after training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Snapshots>,
+}
+
+fn one_part() -> usize {
+    1
 }
 
 impl OptimizerConfig {
     /// The learning rate of step `step` of `steps`, counted from 0.
     pub fn rate(&self, step: u64, steps: u64) -> f64 {
         let warm = ((step + 1) as f64 / self.warm_up.max(1) as f64).min(1.0);
-        let done = step as f64 / steps as f64;
-        let decay = match self.decay {
-            Decay::Constant => 1.0,
-            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
-            Decay::Linear => 1.0 - done,
-        };
-        self.learning_rate * warm * decay
+        self.learning_rate * warm * self.decay.fraction(step, steps, self.warm_up, self.floor)
+    }
+
+    /// Whether the numbers make sense with batches of `batch`.
+    ///
+    /// # Errors
+    /// The first number that does not, with what to do.
+    pub fn check(&self, batch: usize) -> anyhow::Result<()> {
+        let positive = [("learning_rate", self.learning_rate), ("clip", self.clip)];
+        for (name, value) in positive {
+            anyhow::ensure!(value > 0.0 && value.is_finite(), "optimizer.{name} = {value} must be greater than 0");
+        }
+        let fractions = [
+            ("floor", self.floor),
+            ("betas", self.betas[0]),
+            ("betas", self.betas[1]),
+            ("weight_decay", self.weight_decay),
+        ];
+        for (name, value) in fractions {
+            anyhow::ensure!(
+                (0.0..1.0).contains(&value),
+                "optimizer.{name} = {value} must be at least 0 and less than 1"
+            );
+        }
+        anyhow::ensure!(
+            self.accumulate >= 1 && batch.is_multiple_of(self.accumulate),
+            "a batch of {batch} cannot be computed in {} equal parts: make batch a multiple of optimizer.accumulate",
+            self.accumulate
+        );
+        self.ema.check()?;
+        self.snapshots.iter().try_for_each(Snapshots::check)
+    }
+
+    /// The profiles of the averages kept beside the used one.
+    pub(super) fn profiles(&self) -> Vec<Profile> {
+        let widths = self.snapshots.iter().flat_map(|snapshots| &snapshots.sigma_rels);
+        widths.map(|&width| Profile::new(width)).collect()
     }
 }
 
@@ -65,51 +100,62 @@ pub struct AdamW<B: Backend> {
     pub second: Tensor<B, 1>,
     /// Averaged weights.
     pub ema: Tensor<B, 1>,
+    /// The averages of [`OptimizerConfig::snapshots`], one a relative width.
+    pub kept: Vec<Tensor<B, 1>>,
     /// Steps done.
     pub step: u64,
 }
 
 impl<B: Backend> AdamW<B> {
-    /// Nothing done yet.
+    /// Nothing done yet, no averages kept beside [`Self::ema`].
     pub fn new(parameters: Tensor<B, 1>) -> Self {
         let zeros = parameters.zeros_like();
-        Self { first: zeros.clone(), second: zeros, ema: parameters.clone(), parameters, step: 0 }
+        Self { first: zeros.clone(), second: zeros, ema: parameters.clone(), kept: Vec::new(), parameters, step: 0 }
     }
 
     /// One step of `steps` along `gradient`.
     pub fn update(self, gradient: Tensor<B, 1>, config: &OptimizerConfig, steps: u64) -> Self {
-        let Self { parameters, first, second, ema, step } = self;
+        let Self { parameters, first, second, ema, kept, step } = self;
         let [beta1, beta2] = config.betas;
-        let norm = (gradient.clone() * gradient.clone()).sum().sqrt();
-        let gradient = gradient * (norm.add_scalar(1e-6).recip() * config.clip).clamp_max(1.0);
+        let factor = (norm(&gradient).add_scalar(1e-6).recip() * config.clip).clamp_max(1.0);
+        let gradient = gradient * factor;
         let second = second * beta2 + gradient.clone() * gradient.clone() * (1.0 - beta2);
         let first = first * beta1 + gradient * (1.0 - beta1);
         let correction = |beta: f64| 1.0 / (1.0 - beta.powf((step + 1) as f64));
         let direction = first.clone() * correction(beta1) / ((second.clone() * correction(beta2)).sqrt() + EPSILON);
         let rate = config.rate(step, steps);
         let parameters = parameters * (1.0 - rate * config.weight_decay) - direction * rate;
-        let keep = config.ema.min((1 + step) as f64 / (10 + step) as f64);
-        let ema = ema * keep + parameters.clone() * (1.0 - keep);
-        Self { parameters, first, second, ema, step: step + 1 }
+        let average = |average: Tensor<B, 1>, keep: f64| average * keep + parameters.clone() * (1.0 - keep);
+        let ema = average(ema, config.ema.keep(step));
+        let kept = kept.into_iter().zip(config.profiles()).map(|(kept, profile)| average(kept, profile.keep(step)));
+        Self { first, second, ema, kept: kept.collect(), parameters, step: step + 1 }
     }
 }
 
+/// The Euclidean norm of a vector, `[1]`.
+pub fn norm<B: Backend>(gradient: &Tensor<B, 1>) -> Tensor<B, 1> {
+    (gradient.clone() * gradient.clone()).sum().sqrt()
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use burn::backend::Flex;
 
     use super::*;
 
-    fn config() -> OptimizerConfig {
-        let decay = Decay::Cosine;
+    /// Rises for 10 steps to 0.1, no weight decay, clipped to a norm of 1.
+    pub(in super::super) fn config() -> OptimizerConfig {
         OptimizerConfig {
             learning_rate: 0.1,
             warm_up: 10,
-            decay,
+            decay: Decay::Cosine,
+            floor: 0.0,
             betas: [0.9, 0.99],
             weight_decay: 0.0,
             clip: 1.0,
-            ema: 0.5,
+            accumulate: 1,
+            ema: Ema::Decay(0.5),
+            snapshots: None,
         }
     }
 
@@ -126,7 +172,26 @@ mod tests {
     fn the_first_step_is_the_rate_times_the_sign() {
         let start = Tensor::<Flex, 1>::from_floats([1.0, -2.0], &Default::default());
         let gradient = Tensor::from_floats([300.0, -0.4], &Default::default());
-        let moved = AdamW::new(start).update(gradient, &config(), 1000).parameters.into_data().to_vec::<f32>().unwrap();
+        let config = config();
+        let moved = AdamW::new(start).update(gradient, &config, 1000).parameters.into_data().to_vec::<f32>().unwrap();
         assert!((moved[0] - 0.99).abs() < 1e-5 && (moved[1] + 1.99).abs() < 1e-5, "{moved:?}");
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_are_named() {
+        type Spoil = fn(&mut OptimizerConfig);
+        let broken: [(&str, Spoil); 5] = [
+            ("optimizer.learning_rate", |config| config.learning_rate = f64::NAN),
+            ("optimizer.floor", |config| config.floor = 1.5),
+            ("optimizer.betas", |config| config.betas[1] = 1.0),
+            ("optimizer.accumulate", |config| config.accumulate = 3),
+            ("snapshots.sigma_rels", |config| config.snapshots = Some(Snapshots { every: 1, sigma_rels: vec![] })),
+        ];
+        config().check(16).unwrap();
+        for (name, spoil) in broken {
+            let mut config = config();
+            spoil(&mut config);
+            assert!(config.check(16).unwrap_err().to_string().contains(name), "{name}");
+        }
     }
 }

@@ -1,31 +1,107 @@
 //! The training loop. Every step is a function of the state before it and the step's number, and the state is saved
-//! whole, so a killed run goes on to the same bits.
+//! whole, so a killed run goes on to the same bits. What watches the loop changes nothing in it.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use burn::tensor::backend::AutodiffBackend;
+use anyhow::ensure;
+use burn::module::Module;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor, TensorData};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
-use super::adamw::{AdamW, OptimizerConfig};
-use crate::denoiser::{Denoiser, gradients, set_parameters};
-use crate::files;
-use crate::progress::Progress;
+use super::adamw::{AdamW, OptimizerConfig, norm};
+use super::checkpoint::{Checkpoints, Saved};
+use super::ema::Snapshots;
+use super::guard::{Divergence, Explosion, tensor_at};
+use crate::denoiser::{DenoiserFile, gradients, names, set_parameters};
 
 /// Time between two checkpoints.
 const EVERY: Duration = Duration::from_secs(20);
-/// Key of the recipe in a checkpoint's metadata.
-const METADATA_KEY: &str = "recipe";
 
 /// The user asked to stop; the checkpoint is written.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted; the same command goes on from {0}")]
 pub struct Interrupted(pub String);
+
+/// A step could not be done, and what is left.
+#[derive(Debug, thiserror::Error)]
+#[error("{cause}. {}", match kept { Some(path) => format!("The last good state is {}", path.display()), None => "No state was saved yet".to_owned() })]
+pub struct Diverged {
+    /// Why.
+    pub cause: Divergence,
+    /// The newest checkpoint; it is from before the cause.
+    pub kept: Option<PathBuf>,
+}
+
+/// A part of a step's examples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Its number, counted from 0.
+    pub index: usize,
+    /// How many equal parts there are.
+    pub of: usize,
+}
+
+impl Part {
+    /// All examples.
+    pub const ALL: Self = Self { index: 0, of: 1 };
+
+    /// The part's examples.
+    pub fn slice<'a, T>(&self, examples: &'a [T]) -> &'a [T] {
+        let each = examples.len() / self.of;
+        &examples[self.index * each..][..each]
+    }
+
+    /// The part's examples of a tensor `[examples, ...]`.
+    pub fn narrow<B: Backend, const D: usize>(&self, examples: Tensor<B, D>) -> Tensor<B, D> {
+        let each = examples.dims()[0] / self.of;
+        if self.of == 1 { examples } else { examples.narrow(0, self.index * each, each) }
+    }
+}
+
+/// What is learned.
+pub trait Task<B: AutodiffBackend, M> {
+    /// The mean loss of a part of the examples of step `step`, `[1]`; a function of the network, the step and the part.
+    fn loss(&self, net: &M, step: u64, part: Part) -> Tensor<B, 1>;
+
+    /// What is not finite in the data of step `step`, if anything; asked after a loss that is not finite.
+    fn fault(&self, step: u64) -> Option<String>;
+}
+
+/// A step that was done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Done {
+    /// Steps done.
+    pub step: u64,
+    /// Steps to do.
+    pub steps: u64,
+    /// The loss.
+    pub loss: f32,
+    /// The norm of the gradient, before clipping.
+    pub norm: f32,
+    /// The learning rate.
+    pub rate: f64,
+}
+
+/// Whether training goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does.
+    GoOn,
+    /// The state is saved, then [`Interrupted`].
+    Stop,
+}
+
+/// Sees training go by: logs, progress, validation, samples. It must not change what is trained.
+pub trait Observer {
+    /// Training begins, after the steps that `saved` holds.
+    fn begin(&mut self, saved: &Saved) -> anyhow::Result<()>;
+
+    /// A step is done; `ema` fetches the averaged weights.
+    fn step(&mut self, done: &Done, ema: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict>;
+}
 
 /// How one stage of training is run.
 pub struct Fit<'a> {
@@ -33,34 +109,17 @@ pub struct Fit<'a> {
     pub optimizer: &'a OptimizerConfig,
     /// Steps to do.
     pub steps: u64,
-    /// All that decides the result, as text; a checkpoint of another recipe is refused.
+    /// All that decides the result but the number of steps, as text; a checkpoint of another recipe is refused.
     pub recipe: String,
+    /// What is trained, for the checkpoints; its parameters are where training starts.
+    pub denoiser: &'a DenoiserFile,
     /// Where the state is saved.
-    pub checkpoint: &'a Path,
+    pub checkpoints: &'a Checkpoints,
+    /// How many times the mean loss may exceed its least; 0 for any.
+    pub explosion: f64,
     /// Set when the run should stop.
     pub interrupted: &'a AtomicBool,
 }
-
-/// What a stage of training gave.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Saved {
-    /// Weights as trained, first and second moment, averaged weights.
-    pub vectors: [Vec<f32>; 4],
-    /// The loss of each step.
-    pub losses: Vec<f32>,
-}
-
-/// What the progress bar says.
-pub struct Progressing<'a> {
-    /// The bar.
-    pub bar: &'a Progress,
-    /// Steps of the stages before.
-    pub before: u64,
-    /// Steps of all stages.
-    pub total: u64,
-}
-
-const NAMES: [&str; 4] = ["parameters", "first_moment", "second_moment", "ema"];
 
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the program at once.
 pub fn interrupt_flag() -> &'static AtomicBool {
@@ -80,110 +139,129 @@ pub fn interrupt_flag() -> &'static AtomicBool {
 }
 
 impl Fit<'_> {
-    /// Trains from `net`'s weights, or from the checkpoint if there is one. `loss` gives a step's loss, `[1]`.
+    /// Trains `net` from the denoiser's weights, or from the checkpoint if there is one, and saves the last state.
     ///
     /// # Errors
-    /// [`Interrupted`]; a checkpoint that cannot be read, written or used; a loss that is not finite.
-    pub fn run<B: AutodiffBackend>(
+    /// [`Interrupted`]; [`Diverged`]; a checkpoint that cannot be read, written or used.
+    pub fn run<B: AutodiffBackend, M: Module<B>>(
         &self,
-        start: &[f32],
-        mut net: Denoiser<B>,
-        progress: &Progressing<'_>,
-        mut loss: impl FnMut(&Denoiser<B>, u64) -> Tensor<B, 1>,
+        mut net: M,
+        task: &impl Task<B, M>,
+        observer: &mut dyn Observer,
     ) -> anyhow::Result<Saved> {
-        let device = B::Device::default();
-        let vector = |values: &[f32]| {
-            Tensor::<B::InnerBackend, 1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &device)
-        };
-        let mut state = AdamW::new(vector(start));
-        let mut losses = Vec::new();
-        if self.checkpoint.exists() {
-            let saved = self.load(start.len())?;
+        let start = &self.denoiser.parameters;
+        let names = names(&net);
+        let first = vector::<B::InnerBackend>(start);
+        let kept = vec![first.clone(); self.optimizer.profiles().len()];
+        let mut state = AdamW { kept, ..AdamW::new(first) };
+        let (mut losses, mut norms) = (Vec::new(), Vec::new());
+        if let Some(saved) = self.checkpoints.load(&self.recipe, start.len())? {
+            ensure!(
+                saved.kept.len() == state.kept.len(),
+                "the checkpoint keeps other averages; delete it to begin anew"
+            );
+            let step = saved.step();
             let [parameters, first, second, ema] = saved.vectors.each_ref().map(|values| vector(values));
-            state = AdamW { parameters, first, second, ema, step: saved.losses.len() as u64 };
-            losses = saved.losses;
+            let kept = saved.kept.iter().map(|values| vector(values)).collect();
+            state = AdamW { parameters, first, second, ema, kept, step };
+            (losses, norms) = (saved.losses, saved.norms);
         }
+        let mut explosion = Explosion::new(self.explosion);
+        losses.iter().for_each(|&loss| _ = explosion.hear(loss));
+        observer.begin(&saved(&state, &losses, &norms))?;
         let mut saved_at = Instant::now();
         while state.step < self.steps {
+            let (step, rate) = (state.step, self.optimizer.rate(state.step, self.steps));
             net = set_parameters(net, Tensor::from_inner(state.parameters.clone()));
-            let value = loss(&net, state.step);
-            let number: f32 = value.clone().into_scalar().elem();
-            ensure!(number.is_finite(), "the loss of step {} is {number}; lower the learning rate", state.step);
-            losses.push(number);
-            let gradient = gradients(&net, &value.backward());
+            let (loss, gradient) = self.gradient(&net, task, step);
+            if !loss.is_finite() {
+                return Err(self.diverged(match task.fault(step) {
+                    Some(fault) => Divergence::Data { step, fault },
+                    None => Divergence::Loss { step, loss, rate },
+                }));
+            }
+            let norm: f32 = norm(&gradient).into_scalar().elem();
+            if !norm.is_finite() {
+                let tensor = not_finite(&gradient, &names);
+                return Err(self.diverged(Divergence::Gradient { step, tensor, loss, rate }));
+            }
             state = state.update(gradient, self.optimizer, self.steps);
-            let recent = &losses[losses.len().saturating_sub(100)..];
-            let mean = recent.iter().sum::<f32>() / recent.len() as f32;
-            progress.bar.update_with(
-                (progress.before + state.step) as usize,
-                progress.total as usize,
-                &format!("loss {mean:.4}"),
-            );
-            let stop = self.interrupted.load(Ordering::SeqCst) && state.step < self.steps;
-            if stop || saved_at.elapsed() >= EVERY {
-                self.save(&saved(&state, &losses))?;
+            losses.push(loss);
+            norms.push(norm);
+            if let Some((mean, least)) = explosion.hear(loss) {
+                return Err(self.diverged(Divergence::Exploded { step, mean, least, limit: self.explosion, rate }));
+            }
+            let done = Done { step: state.step, steps: self.steps, loss, norm, rate };
+            let verdict = observer.step(&done, &|| floats(&state.ema))?;
+            let last = state.step == self.steps;
+            let stop = !last && (verdict == Verdict::Stop || self.interrupted.load(Ordering::SeqCst));
+            let snapshot =
+                self.optimizer.snapshots.as_ref().filter(|kept| last || state.step.is_multiple_of(kept.every));
+            let numbered = self.checkpoints.is_numbered(state.step);
+            if stop || last || numbered || snapshot.is_some() || saved_at.elapsed() >= EVERY {
+                let saved = saved(&state, &losses, &norms);
+                if let Some(at) = saved.not_finite() {
+                    let tensor = tensor_at(&names, at).to_owned();
+                    return Err(self.diverged(Divergence::Weights { step, tensor, rate }));
+                }
+                if let Some(Snapshots { sigma_rels, .. }) = snapshot {
+                    self.checkpoints.snapshot(state.step, &saved.kept, sigma_rels, self.denoiser)?;
+                }
+                self.checkpoints.save(&saved, &self.recipe, self.denoiser)?;
                 saved_at = Instant::now();
             }
             if stop {
-                return Err(Interrupted(self.checkpoint.display().to_string()).into());
+                return Err(Interrupted(self.checkpoints.latest().display().to_string()).into());
             }
         }
-        Ok(saved(&state, &losses))
+        Ok(saved(&state, &losses, &norms))
     }
 
-    /// Writes a checkpoint.
-    pub fn save(&self, saved: &Saved) -> anyhow::Result<()> {
-        let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
-        let mut parts: Vec<(&str, Vec<u8>)> =
-            NAMES.into_iter().zip(saved.vectors.iter().map(|vector| bytes(vector))).collect();
-        parts.push(("losses", bytes(&saved.losses)));
-        let views = parts.iter().map(|(name, data)| {
-            (*name, TensorView::new(Dtype::F32, vec![data.len() / 4], data).expect("four bytes a value"))
-        });
-        let metadata = [(METADATA_KEY.to_owned(), self.recipe.clone())].into();
-        let file = safetensors::serialize(views, Some(metadata)).expect("valid views");
-        files::write_atomically(self.checkpoint, &file)
-    }
-
-    fn load(&self, len: usize) -> anyhow::Result<Saved> {
-        let path = self.checkpoint.display();
-        let broken = || format!("{path} is damaged; delete it to begin this stage anew");
-        let file = files::read(self.checkpoint)?;
-        let (_, header) = SafeTensors::read_metadata(&file).with_context(broken)?;
-        let recipe = header.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY));
-        ensure!(
-            recipe == Some(&self.recipe),
-            "{path} was made by another recipe, seed, data or backend; use another --run, or delete it to begin anew"
-        );
-        let tensors = SafeTensors::deserialize(&file).with_context(broken)?;
-        let floats = |name: &str| -> anyhow::Result<Vec<f32>> {
-            let tensor = tensors.tensor(name).with_context(broken)?;
-            ensure!(tensor.dtype() == Dtype::F32, broken());
-            let value = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("four bytes"));
-            Ok(tensor.data().chunks_exact(4).map(value).collect())
+    /// The mean loss of a step's parts and its gradient, `[parameters]`.
+    fn gradient<B: AutodiffBackend, M: Module<B>>(
+        &self,
+        net: &M,
+        task: &impl Task<B, M>,
+        step: u64,
+    ) -> (f32, Tensor<B::InnerBackend, 1>) {
+        let of = self.optimizer.accumulate;
+        let part = |index| {
+            let loss = task.loss(net, step, Part { index, of });
+            let number: f32 = loss.clone().into_scalar().elem();
+            (number, gradients(net, &loss.backward()))
         };
-        let vectors = [floats(NAMES[0])?, floats(NAMES[1])?, floats(NAMES[2])?, floats(NAMES[3])?];
-        let losses = floats("losses")?;
-        ensure!(vectors.iter().all(|vector| vector.len() == len), broken());
-        Ok(Saved { vectors, losses })
+        let (mut loss, mut gradient) = part(0);
+        for index in 1..of {
+            let (more, other) = part(index);
+            loss += more;
+            gradient = gradient + other;
+        }
+        if of == 1 { (loss, gradient) } else { (loss / of as f32, gradient / of as f64) }
+    }
+
+    fn diverged(&self, cause: Divergence) -> anyhow::Error {
+        let latest = self.checkpoints.latest();
+        Diverged { cause, kept: latest.exists().then_some(latest) }.into()
     }
 }
 
-impl Saved {
-    /// The averaged weights.
-    pub fn ema(&self) -> &[f32] {
-        &self.vectors[3]
-    }
-
-    /// The mean of the last hundredth of the losses, at least 100.
-    pub fn final_loss(&self) -> f64 {
-        let last = &self.losses[self.losses.len().saturating_sub((self.losses.len() / 100).max(100))..];
-        last.iter().map(|&loss| f64::from(loss)).sum::<f64>() / last.len().max(1) as f64
-    }
+fn vector<B: Backend>(values: &[f32]) -> Tensor<B, 1> {
+    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &B::Device::default())
 }
 
-fn saved<B: burn::tensor::backend::Backend>(state: &AdamW<B>, losses: &[f32]) -> Saved {
-    let floats = |vector: &Tensor<B, 1>| vector.to_data().to_vec().expect("f32 backend");
+fn floats<B: Backend>(vector: &Tensor<B, 1>) -> Vec<f32> {
+    vector.to_data().to_vec().expect("f32 backend")
+}
+
+/// The name of the first tensor in which `vector` is not finite.
+fn not_finite<B: Backend>(vector: &Tensor<B, 1>, names: &[(String, usize)]) -> String {
+    let at = floats(vector).iter().position(|value| !value.is_finite());
+    // A norm also overflows where every element is finite.
+    at.map_or_else(|| "all parameters together".to_owned(), |at| tensor_at(names, at).to_owned())
+}
+
+fn saved<B: Backend>(state: &AdamW<B>, losses: &[f32], norms: &[f32]) -> Saved {
     let vectors = [&state.parameters, &state.first, &state.second, &state.ema].map(floats);
-    Saved { vectors, losses: losses.to_vec() }
+    let kept = state.kept.iter().map(floats).collect();
+    Saved { vectors, kept, losses: losses.to_vec(), norms: norms.to_vec() }
 }

@@ -10,6 +10,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::OptimizerConfig;
+use super::fit::{Part, Task};
 use crate::dataset::{Augmentation, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Output};
 use crate::diffusion::variational::{self, Decoder};
@@ -140,9 +141,12 @@ impl StepRandom {
 
     /// Standard normal, `[batch, channels, height, width]`.
     pub(crate) fn normal<B: Backend>(&mut self, shape: [usize; 4], device: &B::Device) -> Tensor<B, 4> {
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| f32::from(normal_q12(self.0.next_u32())) / NOISE_ONE).collect();
-        Tensor::from_data(TensorData::new(values, shape), device)
+        Tensor::from_data(TensorData::new(self.normals(shape.iter().product()), shape), device)
+    }
+
+    /// Standard normal numbers.
+    pub(crate) fn normals(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| f32::from(normal_q12(self.0.next_u32())) / NOISE_ONE).collect()
     }
 }
 
@@ -205,6 +209,20 @@ struct Examples<B: Backend> {
     given: Option<Tensor<B, 4>>,
 }
 
+impl<B: Backend> Examples<B> {
+    fn part(self, part: Part) -> Self {
+        let Self { images, labels, times: Times { times, importance }, x, target, given } = self;
+        Self {
+            images: part.narrow(images),
+            labels: part.slice(&labels).to_vec(),
+            times: Times { times: part.slice(&times).to_vec(), importance: part.slice(&importance).to_vec() },
+            x: part.narrow(x),
+            target: part.narrow(target),
+            given: given.map(|given| part.narrow(given)),
+        }
+    }
+}
+
 impl<'a> TeacherTask<'a> {
     /// The task of fitting `split`. `config` is one that [`TeacherConfig::check`] accepts.
     pub fn new(
@@ -256,16 +274,6 @@ impl<'a> TeacherTask<'a> {
             0.0 => f64::from(self.weights[time as usize]),
             _ => self.diffusion.weight(self.config.weighting, time) / self.mean_weight,
         }
-    }
-
-    /// The loss of step `step`, `[1]`, at times spread evenly over the batch.
-    pub fn loss<B>(&self, net: &Denoiser<B>, step: u64) -> Tensor<B, 1>
-    where
-        B: AutodiffBackend + DenoiserBackend,
-        B::InnerBackend: DenoiserBackend,
-    {
-        let (examples, random) = self.examples(step, &B::Device::default());
-        self.loss_of(net, examples, random)
     }
 
     /// The mean loss of examples, `[1]`.
@@ -345,6 +353,26 @@ impl<'a> TeacherTask<'a> {
         let order: Vec<i32> = (0..labels.len() as i32).map(|i| if i % 2 == 0 { i / 2 } else { zeros }).collect();
         let estimate = Tensor::from_inner(rows.select(0, Tensor::from_ints(&order[..], &device)));
         Tensor::cat([Some(estimate), given].into_iter().flatten().collect(), 1)
+    }
+}
+
+impl<B> Task<B, Denoiser<B>> for TeacherTask<'_>
+where
+    B: AutodiffBackend + DenoiserBackend,
+    B::InnerBackend: DenoiserBackend,
+{
+    /// At times spread evenly over the batch. Each part has its own masks of dropout.
+    fn loss(&self, net: &Denoiser<B>, step: u64, part: Part) -> Tensor<B, 1> {
+        let (examples, mut random) = self.examples(step, &B::Device::default());
+        (0..part.index).for_each(|_| _ = random.word());
+        self.loss_of(net, examples.part(part), random)
+    }
+
+    fn fault(&self, _: u64) -> Option<String> {
+        let broken = |&index: &usize| self.split.units(index).any(|value| !value.is_finite());
+        let index = (0..self.split.len()).find(broken)?;
+        let (number, label) = (self.split.indices[index], usize::from(self.split.label(index)));
+        Some(format!("sample {number} of the data (class {})", self.split.dataset.class_names[label]))
     }
 }
 

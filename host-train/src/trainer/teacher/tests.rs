@@ -4,7 +4,7 @@ use super::*;
 use crate::dataset::{Dataset, SampleShape, Values};
 use crate::denoiser::{Architecture, MlpConfig, UNetConfig, gradients, parameters, set_parameters};
 use crate::diffusion::{Likelihood, LowResolution, Objective, ScheduleConfig};
-use crate::trainer::{AdamW, Decay};
+use crate::trainer::{AdamW, Decay, Ema};
 
 type Train = Autodiff<Flex>;
 
@@ -23,10 +23,13 @@ fn teacher() -> TeacherConfig {
             learning_rate: 1e-2,
             warm_up: 1,
             decay: Decay::Constant,
+            floor: 0.0,
             betas: [0.9, 0.99],
             weight_decay: 0.0,
             clip: 1.0,
-            ema: 0.9,
+            accumulate: 1,
+            ema: Ema::Decay(0.9),
+            snapshots: None,
         },
     }
 }
@@ -104,7 +107,7 @@ fn trained(
     let mut losses = Vec::new();
     for step in 0..steps {
         net = set_parameters(net, Tensor::from_inner(state.parameters.clone()));
-        let loss = task.loss(&net, step);
+        let loss = task.loss(&net, step, Part::ALL);
         losses.push(loss.clone().into_scalar());
         let gradient = gradients(&net, &loss.backward());
         state = state.update(gradient, &config.optimizer, steps);
@@ -167,6 +170,21 @@ fn training_lowers_the_negative_log_likelihood() {
     }
 }
 
+/// The parts of a step's examples are its examples: their mean loss is the loss of all.
+#[test]
+fn the_loss_of_the_parts_is_the_loss_of_the_whole() {
+    for shape in SHAPES {
+        let (network, data) = (network(shape), data(shape));
+        let (config, diffusion) = (teacher(), diffusion(Objective::V).build().unwrap());
+        let task = TeacherTask::new(&config, &network, &diffusion, data.train(), 1);
+        let net = network.init::<Train>(1, &Default::default()).unwrap();
+        let loss = |part| -> f32 { task.loss(&net, 3, part).into_scalar() };
+        let parts: f32 = (0..4).map(|index| loss(Part { index, of: 4 })).sum();
+        let whole = loss(Part::ALL);
+        assert!((parts / 4.0 - whole).abs() < 1e-5 * whole, "{shape}: {parts} in parts, {whole} as a whole");
+    }
+}
+
 /// Nichol, Dhariwal: the bound trains the variance and leaves the mean to the simple loss.
 #[test]
 fn the_hybrid_losss_bound_does_not_move_the_mean() {
@@ -178,7 +196,7 @@ fn the_hybrid_losss_bound_does_not_move_the_mean() {
         let task = TeacherTask::new(&config, &network, &diffusion, data.train(), 1);
         let net = network.init::<Train>(1, &Default::default()).unwrap();
         let Denoiser::UNet(unet) = &net else { unreachable!() };
-        let gradient = unet.conv_out.weight.val().grad(&task.loss(&net, 0).backward()).unwrap();
+        let gradient = unet.conv_out.weight.val().grad(&task.loss(&net, 0, Part::ALL).backward()).unwrap();
         gradient.into_data().to_vec().unwrap()
     };
     let (simple, hybrid) = (last_layer(LossConfig::Simple), last_layer(LossConfig::Hybrid { lambda: 10.0 }));

@@ -1,0 +1,127 @@
+//! `mote-train train` as its users run it: fields set from the command line, what is watched, averages, longer training.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn mote_train(args: &[&str], run: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
+    command.args(args).arg("--run").arg(run).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn succeed(args: &[&str], run: &Path) -> String {
+    let Output { status, stdout, stderr } = mote_train(args, run);
+    assert!(status.success(), "{args:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap()
+}
+
+fn fail(args: &[&str], run: &Path, code: i32) -> String {
+    let Output { status, stderr, .. } = mote_train(args, run);
+    let stderr = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(code), "{args:?}: {stderr}");
+    stderr
+}
+
+const TOY: [&str; 5] = ["train", "--preset", "toy", "--set", "sample.samples=10"];
+
+/// What is watched is there, changes nothing in the weights, and may be changed while a run goes on.
+#[test]
+fn what_is_watched_changes_nothing_in_what_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plain, watched) = (folder.path().join("plain"), folder.path().join("watched"));
+    succeed(&TOY, &plain);
+    let watch = [
+        "watch.validate_every=20",
+        "watch.noise_levels=4",
+        "watch.validation_samples=20",
+        "watch.sample_every=40",
+        "watch.sample_rows=1",
+        "watch.score_every=60",
+        "watch.score_samples=50",
+        "watch.checkpoints.every=20",
+        "watch.checkpoints.last=2",
+    ];
+    let sets: Vec<&str> = TOY.into_iter().chain(watch.iter().flat_map(|set| ["--set", set])).collect();
+    // Without a terminal the dashboard is a line, and nothing that is drawn.
+    let said = succeed(&[&sets[..], &["--dashboard"]].concat(), &watched);
+    assert!(said.contains("--dashboard needs a terminal") && !said.contains('\u{1b}'), "{said:?}");
+    for name in ["teacher.safetensors", "teacher.npy"] {
+        let read = |run: &Path| std::fs::read(run.join(name)).unwrap();
+        assert!(read(&plain) == read(&watched), "{name} differs");
+    }
+    let text = |name: &str| std::fs::read_to_string(watched.join(name)).unwrap();
+    let steps = |name: &str| -> Vec<u64> {
+        text(name).lines().skip(1).map(|row| row.split(',').next().unwrap().parse().unwrap()).collect()
+    };
+    assert_eq!(steps("logs/train.csv"), (1..=60).collect::<Vec<_>>());
+    assert_eq!(steps("logs/validation.csv"), [20, 40, 60]);
+    assert!(text("logs/validation.csv").starts_with("step,val_loss,mse_125,mse_375,mse_625,mse_875\n"));
+    assert_eq!(steps("logs/scores.csv"), [60]);
+    assert!(text("loss.csv").starts_with("step,loss,val_loss\n"));
+    for name in [
+        "logs/validation.png",
+        "samples/step-00000040.png",
+        "samples/step-00000060.png",
+        "checkpoints/best.safetensors",
+        "checkpoints/latest.safetensors",
+        "checkpoints/step-00000060.safetensors",
+    ] {
+        assert!(watched.join(name).exists(), "{name} is missing");
+    }
+    assert!(!watched.join("checkpoints/step-00000020.safetensors").exists());
+    // The validation is of the averaged weights: the last one's file and the best are the same where it was the best.
+    let losses: Vec<f64> = text("logs/validation.csv")
+        .lines()
+        .skip(1)
+        .map(|row| row.split(',').nth(1).unwrap().parse().unwrap())
+        .collect();
+    if losses[2] < losses[1] && losses[2] < losses[0] {
+        let read = |name: &str| std::fs::read(watched.join(name)).unwrap();
+        assert!(read("checkpoints/best.safetensors") == read("teacher.safetensors"));
+    }
+    let said = succeed(&["train", "--set", "watch.validate_every=0"], &watched);
+    assert!(said.contains("is there already"), "{said}");
+}
+
+/// With a constant rate a run that is extended has the bits of one that was longer from the start; its averages of other
+/// widths come from snapshots.
+#[test]
+fn a_finished_run_goes_on_and_keeps_averages() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, extended) = (folder.path().join("whole"), folder.path().join("extended"));
+    let sets = ["train.optimizer.decay=constant", "train.optimizer.snapshots.every=10", "train.batch=8"];
+    let train: Vec<&str> = TOY.into_iter().chain(sets.iter().flat_map(|set| ["--set", set])).collect();
+    succeed(&[&train[..], &["--steps", "40"]].concat(), &whole);
+    succeed(&[&train[..], &["--steps", "25"]].concat(), &extended);
+    assert!(fail(&["train", "--steps", "20"], &extended, 2).contains("other settings"));
+    succeed(&["train", "--steps", "40"], &extended);
+    let read = |run: &Path, name: &str| std::fs::read(run.join(name)).unwrap();
+    assert!(read(&whole, "teacher.safetensors") == read(&extended, "teacher.safetensors"));
+    let said = succeed(&["ema", "--sigma-rel", "0.15"], &whole);
+    assert!(said.contains("ema-0.15.safetensors (up to step 40, profile error"), "{said}");
+    let weights = |name: &str| {
+        let file = mote_train::trainer::read_denoiser(&whole.join(name)).unwrap();
+        (file.network, file.parameters)
+    };
+    let (averaged, plain) = (weights("ema-0.15.safetensors"), weights("checkpoints/latest.safetensors"));
+    assert!(averaged.0 == plain.0 && averaged.1 != plain.1 && averaged.1.iter().all(|value| value.is_finite()));
+    assert!(fail(&["ema", "--step", "5"], &whole, 1).contains("no snapshots up to step 5"));
+}
+
+#[test]
+fn the_whole_recipe_is_printed_and_its_fields_can_be_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let print = ["train", "--preset", "toy", "--set", "diffusion.objective=epsilon", "--steps", "7", "--print-preset"];
+    let printed = succeed(&print, &run);
+    for line in ["objective = \"epsilon\"", "steps = 7", "accumulate = 1", "[watch.checkpoints]"] {
+        assert!(printed.lines().any(|printed| printed == line), "{line} is not in\n{printed}");
+    }
+    let unknown = fail(&["train", "--preset", "toy", "--set", "train.bach=3"], &run, 2);
+    assert!(unknown.contains("--set train.bach=3") && unknown.contains("unknown field `bach`"), "{unknown}");
+    let half = fail(&["train", "--preset", "toy", "--precision", "bf16"], &run, 1);
+    assert!(half.contains("computes in f32 alone"), "{half}");
+    let parts = fail(&["train", "--preset", "toy", "--set", "train.optimizer.accumulate=3"], &run, 1);
+    assert!(parts.contains("make batch a multiple of optimizer.accumulate"), "{parts}");
+    assert!(!run.exists(), "a refused run left its folder");
+}
