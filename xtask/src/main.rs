@@ -40,6 +40,8 @@ enum Verb {
     Train(verb::training::Arguments),
     /// Distill the trained teacher into a small student with few steps (passed on to mote-train)
     Distill(verb::training::Arguments),
+    /// Average a run's weights over another part of training, after training (passed on to mote-train)
+    Ema(verb::training::Arguments),
     /// Quantize the student and write a .mote file (passed on to mote-train)
     Quantize(verb::training::Arguments),
     /// Write the student as an ONNX network for other runtimes (passed on to mote-train)
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Test(arguments) | Verb::Ci(arguments) => verb::test::run(&arguments),
         Verb::Train(arguments) => verb::training::run("train", &arguments),
         Verb::Distill(arguments) => verb::training::run("distill", &arguments),
+        Verb::Ema(arguments) => verb::training::run("ema", &arguments),
         Verb::Quantize(arguments) => verb::training::run("quantize", &arguments),
         Verb::Export(arguments) => verb::training::run("export", &arguments),
         Verb::Sample(arguments) => verb::training::run("sample", &arguments),

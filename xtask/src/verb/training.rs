@@ -24,6 +24,9 @@ pub(crate) struct Arguments {
 /// Runs one of mote-train's subcommands in the current folder.
 pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
     build_mote_train(features(&arguments.arguments))?;
+    if arguments.arguments.iter().any(|word| word == "--dashboard") {
+        build(&["--bin", "mote-train-dashboard"])?;
+    }
     let mut command = mote_train();
     command.arg(verb).args(&arguments.arguments);
     let named = |name: &str| arguments.arguments.iter().any(|word| word.to_string_lossy().starts_with(name));
@@ -38,9 +41,12 @@ pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
 /// The whole workspace is named, though one program is built: so the dependencies have the features that `cargo test
 /// --workspace` gives them, and burn is compiled once for both.
 pub(crate) fn build_mote_train(features: &[&str]) -> Result<()> {
-    let arguments = ["build", "--locked", "--workspace", "--bin", "mote-train"];
     let features = features.iter().flat_map(|feature| ["--features", feature]);
-    run_program(Command::new("cargo").current_dir(root()).args(arguments).args(features))
+    build(&["--bin", "mote-train"].into_iter().chain(features).collect::<Vec<_>>())
+}
+
+fn build(what: &[&str]) -> Result<()> {
+    run_program(Command::new("cargo").current_dir(root()).args(["build", "--locked", "--workspace"]).args(what))
 }
 
 /// The features of mote-train that the backend named by `arguments` needs.
