@@ -102,7 +102,7 @@ pub mod tensor {
 pub mod op {
     /// `u8` kind: 0 convolution, 1 attention.
     pub const KIND: usize = 0;
-    /// Convolution: `u8` kernel side, 1 or 3.
+    /// Convolution: `u8` kernel, 1 for 1x1, 3 for 3x3 or [`ROW`].
     pub const KERNEL: usize = 1;
     /// Attention: `u8` number of heads.
     pub const HEADS: usize = 1;
@@ -150,6 +150,9 @@ pub mod op {
     pub const TABLE_AT: usize = 44;
     /// Normalizing convolution: `u32` offset of gain and bias, `i16` pairs.
     pub const PAIRS_AT: usize = 48;
+
+    /// In [`KERNEL`]: 1x3, a row of three; stride and enlargement are of the width alone.
+    pub const ROW: u8 = 0x13;
 
     /// In [`FLAGS`]: the result is added to the output's content.
     pub const ACCUMULATE: u8 = 1;

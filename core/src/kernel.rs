@@ -24,7 +24,7 @@ pub mod x86;
 
 use crate::quant::Activation;
 
-pub use conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, Rows, convolve, weight_index};
+pub use conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, ROW_KERNEL, Rows, convolve, weight_index};
 pub use group_norm::{Affine, GroupScale, Line, Moments, TABLE_LEN};
 
 /// The inner work of the operations.

@@ -8,7 +8,7 @@ mod fault;
 use crate::format::{
     self, HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN, header, op, read_i16, read_u16, read_u32, row, tensor,
 };
-use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, TABLE_LEN, weight_index};
+use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, ROW_KERNEL, TABLE_LEN, weight_index};
 use crate::network::{AttentionShape, ConvMemory};
 use crate::view::{I16Pairs, I32s, elements, part};
 
@@ -401,14 +401,18 @@ impl<'a> Model<'a> {
         let input = self.tensor(read_u16(record, op::INPUT));
         let output = self.tensor(read_u16(record, op::OUTPUT));
         let second = tensor_index(read_u16(record, op::SECOND)).map_or(0, |second| self.tensor(second).channels);
+        let kernel = match record[op::KERNEL] {
+            op::ROW => ROW_KERNEL,
+            side => [side.into(); 2],
+        };
         ConvShape {
             input: [input.height, input.width],
             channels_in: input.channels + second,
             output: [output.height, output.width],
             channels_out: output.channels,
-            kernel: record[op::KERNEL] as usize,
-            stride: record[op::STRIDE] as usize,
-            upsample: record[op::UPSAMPLE] as usize,
+            kernel,
+            stride: ConvShape::down_and_right(kernel, record[op::STRIDE].into()),
+            upsample: ConvShape::down_and_right(kernel, record[op::UPSAMPLE].into()),
         }
     }
 

@@ -508,7 +508,7 @@ mod tests {
             input,
             norm: None,
             output,
-            kernel: 1,
+            kernel: [1, 1],
             stride: 1,
             upsample: 1,
             destination,

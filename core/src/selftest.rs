@@ -136,7 +136,7 @@ pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
             input,
             norm,
             output,
-            kernel,
+            kernel: [kernel; 2],
             stride,
             upsample,
             destination: Destination::Overwrite,

@@ -79,6 +79,11 @@ def limits(tensor):
 
 def convolution(model, op, values, condition):
     _, kernel, stride, upsample, source, second, target, _, flags, zero_in = struct.unpack_from("<BBBBHHHHBb", op)
+    # Down and right.
+    if kernel == 0x13:
+        kernel, stride, upsample = (1, 3), (1, stride), (1, upsample)
+    else:
+        kernel, stride, upsample = (kernel, kernel), (stride, stride), (upsample, upsample)
     accumulate, normalize = flags & 1, flags & 2
     weights_at, bias_at, multipliers_at = struct.unpack_from("<III", op, 20)
     (_, h_in, w_in, c_in, *_), (_, h_out, w_out, c_out, *_) = model.tensors[source], model.tensors[target]
@@ -88,7 +93,7 @@ def convolution(model, op, values, condition):
     else:
         x, zero_in = values[source], model.tensors[source][6]
     zero_out = model.tensors[target][6]
-    taps = kernel * kernel * c_in
+    taps = kernel[0] * kernel[1] * c_in
     padded = (taps + 3) // 4 * 4
     packed = struct.unpack_from(f"<{(c_out + 3) // 4 * 4 * padded}b", model.data, weights_at)
     weights = [packed[((o // 4 * (padded // 4) + k // 4) * 4 + o % 4) * 4 + k % 4] for o in range(c_out) for k in range(taps)]
@@ -99,11 +104,11 @@ def convolution(model, op, values, condition):
     for row in range(h_out):
         for column in range(w_out):
             window = []
-            for ky in range(kernel):
-                for kx in range(kernel):
-                    y, z = row * stride + ky - kernel // 2, column * stride + kx - kernel // 2
-                    if 0 <= y < h_in * upsample and 0 <= z < w_in * upsample:
-                        at = ((y // upsample) * w_in + z // upsample) * c_in
+            for ky in range(kernel[0]):
+                for kx in range(kernel[1]):
+                    y, z = row * stride[0] + ky - kernel[0] // 2, column * stride[1] + kx - kernel[1] // 2
+                    if 0 <= y < h_in * upsample[0] and 0 <= z < w_in * upsample[1]:
+                        at = ((y // upsample[0]) * w_in + z // upsample[1]) * c_in
                         window += x[at:at + c_in]
                     else:
                         window += [zero_in] * c_in

@@ -8,8 +8,8 @@ use mote_core::noise::philox4x32_10;
 /// Sizes of the network.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes<'a> {
-    /// Height and width of the sample.
-    pub side: usize,
+    /// Height and width of the sample; of height 1 it is convolved with kernels of one row.
+    pub sides: [usize; 2],
     /// Channels of each level.
     pub widths: &'a [usize],
     /// Residual blocks at the last level.
@@ -17,7 +17,10 @@ pub struct Sizes<'a> {
 }
 
 /// The 28x28 network of `core/docs/memory.md`.
-pub const SMALL: Sizes<'static> = Sizes { side: 28, widths: &[16, 32, 64], middle: 1 };
+pub const SMALL: Sizes<'static> = Sizes { sides: [28, 28], widths: &[16, 32, 64], middle: 1 };
+
+/// A network for signals of one dimension, with the kernel of one row.
+pub const ROW: Sizes<'static> = Sizes { sides: [1, 24], widths: &[8, 16], middle: 1 };
 
 /// Random constants, long enough for every operation.
 pub struct Constants {
@@ -57,21 +60,21 @@ impl<'a> Network<'a> {
     /// A residual block a level, normalization while rows are loaded, each skip read by one convolution only.
     pub fn new(sizes: &Sizes<'_>, constants: &'a Constants) -> Self {
         let mut net = Network { tensors: Vec::new(), ops: Vec::new(), constants };
-        let [state, output] = [0, 1].map(|_| net.tensor(sizes.side, 1));
-        let (mut side, mut skips) = (sizes.side, Vec::new());
-        let mut stream = net.tensor(side, sizes.widths[0]);
+        let [state, output] = [0, 1].map(|_| net.tensor(sizes.sides, 1));
+        let (mut sides, mut skips) = (sizes.sides, Vec::new());
+        let mut stream = net.tensor(sides, sizes.widths[0]);
         net.conv(state, None, stream, [1, 1], Destination::Overwrite);
         for width in &sizes.widths[1..] {
             net.block(stream, None);
-            skips.push((stream, side));
-            side /= 2;
-            let lower = net.tensor(side, *width);
+            skips.push((stream, sides));
+            sides = sides.map(|side| side.div_ceil(2));
+            let lower = net.tensor(sides, *width);
             net.conv(stream, None, lower, [2, 1], Destination::Overwrite);
             stream = lower;
         }
         (0..sizes.middle).for_each(|_| net.block(stream, None));
-        for (skip, side) in skips.into_iter().rev() {
-            let upper = net.tensor(side, net.tensors[skip as usize].channels);
+        for (skip, sides) in skips.into_iter().rev() {
+            let upper = net.tensor(sides, net.tensors[skip as usize].channels);
             net.conv(stream, None, upper, [1, 2], Destination::Overwrite);
             net.block(upper, Some(skip));
             stream = upper;
@@ -81,15 +84,15 @@ impl<'a> Network<'a> {
         net
     }
 
-    fn tensor(&mut self, side: usize, channels: usize) -> u16 {
+    fn tensor(&mut self, [height, width]: [usize; 2], channels: usize) -> u16 {
         let element = Element::I16;
-        self.tensors.push(Tensor { offset: 0, height: side, width: side, channels, element, zero: 0, scale: 1.0 });
+        self.tensors.push(Tensor { offset: 0, height, width, channels, element, zero: 0, scale: 1.0 });
         self.tensors.len() as u16 - 1
     }
 
     fn block(&mut self, stream: u16, skip: Option<u16>) {
-        let Tensor { height, channels, .. } = self.tensors[stream as usize];
-        let hidden = self.tensor(height, channels);
+        let Tensor { height, width, channels, .. } = self.tensors[stream as usize];
+        let hidden = self.tensor([height, width], channels);
         let second = skip.map(|tensor| NormPart { tensor, groups: 4, epsilon_q8: 300 });
         self.conv(stream, Some(self.norm(second)), hidden, [1, 1], Destination::Overwrite);
         self.conv(hidden, Some(self.norm(None)), stream, [1, 1], Destination::Accumulate);
@@ -128,15 +131,16 @@ impl<'a> Network<'a> {
         let second = norm.and_then(|norm| norm.second).map_or(0, |part| channels(part.tensor));
         let (channels_in, channels_out) = (channels(input) + second, channels(output));
         let constants = self.constants;
+        let (kernel, taps) = if self.tensors[input as usize].height == 1 { ([1, 3], 3) } else { ([3, 3], 9) };
         self.ops.push(OpSpec::Conv(ConvSpec {
             input,
             norm: norm.map(|norm| NormSpec { affine: &constants.affine[..channels_in], ..norm }),
             output,
-            kernel: 3,
+            kernel,
             stride,
             upsample,
             destination,
-            weights: &constants.weights[..9 * channels_in * channels_out],
+            weights: &constants.weights[..taps * channels_in * channels_out],
             bias: &constants.bias[..channels_out],
             multipliers: &constants.multipliers[read][..channels_out],
             memory: OpMemory::default(),

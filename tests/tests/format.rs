@@ -1,6 +1,6 @@
 //! The format under attack: whatever the bytes, parsing ends in a model that runs or in an error that says why.
 
-use mote_core::format::{self, header};
+use mote_core::format::{self, header, op};
 use mote_core::model::{Fault, Op};
 use mote_core::{Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, aligned, noise, selftest};
 
@@ -148,6 +148,18 @@ fn an_arena_one_byte_too_small_is_refused_and_the_exact_one_serves() {
     let mut generator = Generator::new(&model, &mut arena.0[..needed]).unwrap();
     generator.start(Request::default()).unwrap();
     generator.finish();
+}
+
+#[test]
+fn kernels_other_than_the_three_are_refused() {
+    let file = small_file();
+    let ops_at = u32::from_le_bytes(file[header::OPS_AT..][..4].try_into().unwrap()) as usize;
+    for code in (0..=u8::MAX).filter(|code| ![1, 3, op::ROW].contains(code)) {
+        let mut other = file.clone();
+        other[ops_at + op::KERNEL] = code;
+        seal(&mut other);
+        assert_eq!(Model::parse(&other).unwrap_err(), ParseError::Op { index: 0, fault: Fault::Kernel }, "{code}");
+    }
 }
 
 #[test]

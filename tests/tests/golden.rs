@@ -1,18 +1,30 @@
-//! The released demo model draws what an independent interpreter of the documented format draws.
+//! Models draw what an independent interpreter of the documented format draws, `tests/golden/reference.py`. The first lines of
+//! its files say how they were made.
 
+use mote_core::plan::{self, Room};
 use mote_core::{Generator, Model, Request};
-
-const MODEL: &[u8] = include_bytes!("../../firmware/models/demo.mote");
-/// Made by `tests/golden/reference.py`; its first lines say how.
-const GOLDEN: &str = include_str!("../golden/demo.txt");
+use mote_tests::unet::{Constants, Network, ROW};
 
 #[test]
 fn the_demo_model_draws_the_reference_pixels() {
-    let model = Model::parse(MODEL).unwrap();
+    assert_draws(include_bytes!("../../firmware/models/demo.mote"), include_str!("../golden/demo.txt"));
+}
+
+/// Kernels of one row: down, up, normalized, in the place of their input.
+#[test]
+fn a_network_of_signals_draws_the_reference_values() {
+    let constants = Constants::new(1);
+    let mut net = Network::new(&ROW, &constants);
+    plan::place(&mut net.tensors, &mut net.ops, None, Room::Usual);
+    assert_draws(&net.file(), include_str!("../golden/row.txt"));
+}
+
+fn assert_draws(file: &[u8], golden: &str) {
+    let model = Model::parse(file).unwrap();
     let mut arena = vec![0u64; model.arena_len().div_ceil(8)];
     let mut generator = Generator::new(&model, bytemuck::cast_slice_mut(&mut arena)).unwrap();
     let mut lines = 0;
-    for line in GOLDEN.lines().filter(|line| !line.starts_with('#')) {
+    for line in golden.lines().filter(|line| !line.starts_with('#')) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let request = Request {
             class: fields[0].parse().unwrap(),

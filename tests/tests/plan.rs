@@ -45,10 +45,16 @@ fn assert_smallest_is_optimal(model: &Model<'_>) {
 fn the_smallest_plan_of_unets_is_the_exact_optimum() {
     let constants = Constants::new(1);
     let wide = [16, 24, 32, 48];
-    let all: [(usize, &[usize], usize); 5] =
-        [(14, &[16, 32], 2), (28, SMALL.widths, 1), (28, SMALL.widths, 2), (16, &[24, 32, 64], 2), (32, &wide, 1)];
-    for (side, widths, middle) in all {
-        let sizes = Sizes { side, widths, middle };
+    let all: [([usize; 2], &[usize], usize); 6] = [
+        ([14; 2], &[16, 32], 2),
+        ([28; 2], SMALL.widths, 1),
+        ([28; 2], SMALL.widths, 2),
+        ([16; 2], &[24, 32, 64], 2),
+        ([32; 2], &wide, 1),
+        ([1, 128], SMALL.widths, 1),
+    ];
+    for (sides, widths, middle) in all {
+        let sizes = Sizes { sides, widths, middle };
         let mut net = Network::new(&sizes, &constants);
         let arena = plan::place(&mut net.tensors, &mut net.ops, None, Room::Smallest);
         assert_eq!(arena, optimum(&net.tensors, &net.ops, None), "{sizes:?}");

@@ -1,7 +1,7 @@
 //! Writing a `.mote` file into a caller's buffer.
 
 use super::{HEADER_LEN, MAGIC, NO_TENSOR, OP_LEN, ROW_LEN, TENSOR_LEN, VERSION, header, op, row, tensor};
-use crate::kernel::{ConvShape, Destination, TABLE_LEN, weight_index};
+use crate::kernel::{ConvShape, Destination, ROW_KERNEL, TABLE_LEN, weight_index};
 use crate::message::messages;
 use crate::model::{Element, Model, NormPart, ParseError, Row, Tensor};
 use crate::network::{AttentionShape, ConvMemory};
@@ -46,15 +46,15 @@ pub struct ConvSpec<'a> {
     pub norm: Option<NormSpec<'a>>,
     /// Output tensor.
     pub output: u16,
-    /// 1 or 3.
-    pub kernel: u8,
-    /// 1 or 2.
+    /// Height and width: `[1, 1]`, `[3, 3]` or [`ROW_KERNEL`].
+    pub kernel: [u8; 2],
+    /// 1 or 2, of the width alone with [`ROW_KERNEL`].
     pub stride: u8,
-    /// 1 or 2.
+    /// 1 or 2, of the width alone with [`ROW_KERNEL`].
     pub upsample: u8,
     /// What happens to the output's content.
     pub destination: Destination,
-    /// `[channels_out][kernel][kernel][channels_in]`, each within +-127.
+    /// `[channels_out][kernel height][kernel width][channels_in]`, each within +-127.
     pub weights: &'a [i8],
     /// `[channels_out]`.
     pub bias: &'a [i32],
@@ -216,14 +216,15 @@ impl ConvSpec<'_> {
             Some(part) => tensor(part.tensor)?.channels,
             None => 0,
         };
+        let kernel = self.kernel.map(usize::from);
         Some(ConvShape {
             input: [input.height, input.width],
             channels_in: input.channels + second,
             output: [output.height, output.width],
             channels_out: output.channels,
-            kernel: self.kernel as usize,
-            stride: self.stride as usize,
-            upsample: self.upsample as usize,
+            kernel,
+            stride: ConvShape::down_and_right(kernel, self.stride.into()),
+            upsample: ConvShape::down_and_right(kernel, self.upsample.into()),
         })
     }
 }
@@ -268,7 +269,7 @@ pub fn emitted_len(spec: &Spec<'_>) -> usize {
 ///     input: 0,
 ///     norm: None,
 ///     output: 1,
-///     kernel: 1,
+///     kernel: [1, 1],
 ///     stride: 1,
 ///     upsample: 1,
 ///     destination: Destination::Overwrite,
@@ -406,7 +407,13 @@ fn write_conv(record: &mut [u8], conv: &ConvSpec<'_>, tensors: &[Tensor], data_a
     // Without a shape the record names a tensor that does not exist, which parsing reports.
     let Some(shape) = conv.shape(tensors) else { return };
     record[op::KIND] = 0;
-    record[op::KERNEL] = conv.kernel;
+    record[op::KERNEL] = match shape.kernel {
+        [1, 1] => 1,
+        [3, 3] => 3,
+        ROW_KERNEL => op::ROW,
+        // Parsing refuses it.
+        _ => 0,
+    };
     record[op::STRIDE] = conv.stride;
     record[op::UPSAMPLE] = conv.upsample;
     if conv.destination == Destination::Accumulate {

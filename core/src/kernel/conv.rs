@@ -24,18 +24,26 @@ pub struct ConvShape {
     pub output: [usize; 2],
     /// Output channels.
     pub channels_out: usize,
-    /// Kernel side: 1 (no padding) or 3 (one pixel of padding).
-    pub kernel: usize,
-    /// Step between windows, in pixels of the enlarged input: 1 or 2.
-    pub stride: usize,
-    /// Nearest-neighbor enlargement of the input: 1 or 2.
-    pub upsample: usize,
+    /// Kernel height and width: 1 (no padding) or 3 (one pixel of padding).
+    pub kernel: [usize; 2],
+    /// Steps down and right between windows, in pixels of the enlarged input: 1 or 2.
+    pub stride: [usize; 2],
+    /// Nearest-neighbor enlargement of the input's height and width: 1 or 2.
+    pub upsample: [usize; 2],
 }
 
+/// A kernel of three columns: rows are convolved apart, as signals of one dimension are.
+pub const ROW_KERNEL: [usize; 2] = [1, 3];
+
 impl ConvShape {
+    /// A stride or an enlargement down and right: [`ROW_KERNEL`] leaves the rows as they are.
+    pub fn down_and_right(kernel: [usize; 2], factor: usize) -> [usize; 2] {
+        [if kernel == ROW_KERNEL { 1 } else { factor }, factor]
+    }
+
     /// Weights of one output channel: the elements of a window.
     pub fn taps(&self) -> usize {
-        self.kernel * self.kernel * self.channels_in
+        self.kernel[0] * self.kernel[1] * self.channels_in
     }
 
     /// Elements of a window, padded with zeros to whole quads.
@@ -62,8 +70,8 @@ impl ConvShape {
     /// Input rows that the windows of the output pixels before `pixel` need, counted from the top.
     pub fn rows_before(&self, pixel: usize) -> usize {
         let rows = pixel.div_ceil(self.output[1].max(1));
-        let enlarged = (rows.saturating_sub(1)) * self.stride + self.kernel - self.kernel / 2;
-        enlarged.div_ceil(self.upsample.max(1)).min(self.input[0])
+        let enlarged = (rows.saturating_sub(1)) * self.stride[0] + self.kernel[0] - self.kernel[0] / 2;
+        enlarged.div_ceil(self.upsample[0].max(1)).min(self.input[0])
     }
 
     /// Input rows that the windows of any `pixels` consecutive output pixels of a pass reach over.
@@ -71,8 +79,8 @@ impl ConvShape {
         let width = self.output[1].max(1);
         // A pass starts at a multiple of what `pixels` and `width` have in common.
         let rows = (pixels.saturating_sub(common_divisor(pixels, width)).div_ceil(width) + 1).min(self.output[0]);
-        let enlarged = rows.saturating_sub(1) * self.stride + self.kernel;
-        let rows = if self.upsample == 2 { enlarged / 2 + 1 } else { enlarged };
+        let enlarged = rows.saturating_sub(1) * self.stride[0] + self.kernel[0];
+        let rows = if self.upsample[0] == 2 { enlarged / 2 + 1 } else { enlarged };
         rows.min(self.input[0])
     }
 
@@ -81,9 +89,10 @@ impl ConvShape {
         self.output[0] as u64 * self.output[1] as u64 * self.channels_out as u64 * self.taps() as u64
     }
 
-    /// The output's height and width that this input, kernel, stride and enlargement give.
-    pub fn output_of(input: [usize; 2], stride: usize, upsample: usize) -> [usize; 2] {
-        input.map(|side| (side * upsample).div_ceil(stride.max(1)))
+    /// The output's height and width that this input, stride and enlargement give.
+    pub fn output_of(input: [usize; 2], stride: [usize; 2], upsample: [usize; 2]) -> [usize; 2] {
+        let side = |axis: usize| (input[axis] * upsample[axis]).div_ceil(stride[axis].max(1));
+        [side(ROW), side(COLUMN)]
     }
 }
 
@@ -279,8 +288,8 @@ pub(super) fn gather_one<I: Activation>(
     let channels = shape.channels_in.max(1);
     let (parts, rest) = split_mut(window, shape.taps());
     let run = run(shape, column);
-    for (tap_row, part) in parts.chunks_exact_mut((shape.kernel * channels).max(1)).enumerate() {
-        let Some(y) = position(shape, row, tap_row, shape.input[0]) else {
+    for (tap_row, part) in parts.chunks_exact_mut((shape.kernel[1] * channels).max(1)).enumerate() {
+        let Some(y) = position(shape, ROW, row, tap_row) else {
             part.fill(zero_in as i16);
             continue;
         };
@@ -289,7 +298,7 @@ pub(super) fn gather_one<I: Activation>(
             continue;
         }
         for (tap_column, part) in part.chunks_exact_mut(channels).enumerate() {
-            match position(shape, column, tap_column, shape.input[1]) {
+            match position(shape, COLUMN, column, tap_column) {
                 Some(x) => widen(rows.part(y, x * channels, channels), part),
                 None => part.fill(zero_in as i16),
             }
@@ -301,8 +310,8 @@ pub(super) fn gather_one<I: Activation>(
 /// The first input column of a window whose columns all lie in the image and beside each other.
 #[inline(always)]
 pub(super) fn run(shape: &ConvShape, column: usize) -> Option<usize> {
-    let first = (column * shape.stride).checked_sub(shape.kernel / 2)?;
-    (shape.upsample == 1 && first + shape.kernel <= shape.input[1]).then_some(first)
+    let first = (column * shape.stride[1]).checked_sub(shape.kernel[1] / 2)?;
+    (shape.upsample[1] == 1 && first + shape.kernel[1] <= shape.input[1]).then_some(first)
 }
 
 #[inline(always)]
@@ -310,12 +319,27 @@ fn widen<I: Activation>(from: &[I], to: &mut [i16]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = from.widen() as i16);
 }
 
+/// The rows of the input under each row of the kernel at output row `row`; empty where they are padding, or the kernel has no
+/// such row.
+#[cfg(any(mote_mve, mote_packed, test))]
+#[inline(always)]
+pub(super) fn lines<'a, I>(shape: &ConvShape, rows: &Rows<'a, I>, row: usize) -> [&'a [I]; 3] {
+    [0, 1, 2].map(|tap| match position(shape, ROW, row, tap) {
+        Some(y) if tap < shape.kernel[0] => rows.part(y, 0, shape.input[1] * shape.channels_in),
+        _ => &[],
+    })
+}
+
+/// The axes of [`position`].
+pub(super) const ROW: usize = 0;
+pub(super) const COLUMN: usize = 1;
+
 /// The input row or column under kernel position `tap` at output position `output`; `None` is padding.
 #[inline(always)]
-pub(super) fn position(shape: &ConvShape, output: usize, tap: usize, side: usize) -> Option<usize> {
-    let enlarged = (output * shape.stride + tap).checked_sub(shape.kernel / 2)?;
-    let input = if shape.upsample == 2 { enlarged / 2 } else { enlarged };
-    (input < side).then_some(input)
+pub(super) fn position(shape: &ConvShape, axis: usize, output: usize, tap: usize) -> Option<usize> {
+    let enlarged = (output * shape.stride[axis] + tap).checked_sub(shape.kernel[axis] / 2)?;
+    let input = if shape.upsample[axis] == 2 { enlarged / 2 } else { enlarged };
+    (input < shape.input[axis]).then_some(input)
 }
 
 #[cfg(test)]
@@ -364,9 +388,9 @@ mod tests {
             channels_in: 1,
             output: [1, 1],
             channels_out: 1,
-            kernel: 3,
-            stride: 1,
-            upsample: 1,
+            kernel: [3; 2],
+            stride: [1; 2],
+            upsample: [1; 2],
         };
         let mut output = [0i16];
         run(&shape, &[2, 2, 2, 2, 100, 2, 2, 2, 2], &[1], -3, &mut output, Destination::Overwrite);
@@ -380,11 +404,11 @@ mod tests {
             channels_in: 1,
             output: [2, 2],
             channels_out: 1,
-            kernel: 3,
-            stride: 2,
-            upsample: 1,
+            kernel: [3; 2],
+            stride: [2; 2],
+            upsample: [1; 2],
         };
-        assert_eq!(ConvShape::output_of([3, 3], 2, 1), [2, 2]);
+        assert_eq!(ConvShape::output_of([3, 3], [2; 2], [1; 2]), [2, 2]);
         let mut output = [0i16; 4];
         let center = [0, 0, 0, 0, 2, 0, 0, 0, 0];
         run(&shape, &center, &[1, 2, 3, 4, 5, 6, 7, 8, 9], 0, &mut output, Destination::Overwrite);
@@ -398,14 +422,27 @@ mod tests {
             channels_in: 1,
             output: [2, 4],
             channels_out: 1,
-            kernel: 1,
-            stride: 1,
-            upsample: 2,
+            kernel: [1; 2],
+            stride: [1; 2],
+            upsample: [2; 2],
         };
-        assert_eq!(ConvShape::output_of([1, 2], 1, 2), [2, 4]);
+        assert_eq!(ConvShape::output_of([1, 2], [1; 2], [2; 2]), [2, 4]);
         let mut output = [10i16; 8];
         run(&shape, &[2], &[1, 2], 0, &mut output, Destination::Accumulate);
         assert_eq!(output, [11, 11, 12, 12, 11, 11, 12, 12]);
+    }
+
+    #[test]
+    fn a_kernel_of_one_row_steps_and_enlarges_along_it() {
+        let (input, kernel) = ([2, 2], ROW_KERNEL);
+        let [stride, upsample] = [1, 2].map(|factor| ConvShape::down_and_right(kernel, factor));
+        let output = ConvShape::output_of(input, stride, upsample);
+        assert_eq!(output, [2, 4]);
+        let shape = ConvShape { input, channels_in: 1, output, channels_out: 1, kernel, stride, upsample };
+        // Of the rows 1 1 2 2 and 10 10 20 20.
+        let mut output = [0i16; 8];
+        run(&shape, &[2, 4, 8], &[1, 2, 10, 20], 0, &mut output, Destination::Overwrite);
+        assert_eq!(output, [6, 11, 13, 6, 60, 110, 130, 60]);
     }
 
     #[test]
@@ -415,9 +452,9 @@ mod tests {
             channels_in: 3,
             output: [1, 1],
             channels_out: 2,
-            kernel: 1,
-            stride: 1,
-            upsample: 1,
+            kernel: [1; 2],
+            stride: [1; 2],
+            upsample: [1; 2],
         };
         let mut output = [0i16; 2];
         run(&shape, &[2, 4, 6, -2, 0, 2], &[1, 10, 100], 0, &mut output, Destination::Overwrite);

@@ -1,7 +1,9 @@
 //! Whether kernels equal the reference, on random cases with extreme values. The self-test asks on every target, the tests
 //! ask for every implementation that the host can run.
 
-use super::{ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, Moments, Reference, TABLE_LEN, convolve};
+use super::{
+    ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, Moments, ROW_KERNEL, Reference, TABLE_LEN, convolve,
+};
 use crate::noise::Philox;
 use crate::quant::Activation;
 use crate::view::I32s;
@@ -51,7 +53,8 @@ pub fn check<K: Kernel>(case: u32) -> Result<(), &'static str> {
 
 fn convolutions_agree<K: Kernel, I: Activation, O: Activation + PartialEq>(case: u32) -> bool {
     let mut random = Random(Philox::new(case.into()));
-    let (stride, upsample) = [(1, 1), (2, 1), (1, 2)][random.below(3)];
+    let kernel = [[1; 2], [3; 2], ROW_KERNEL][random.below(3)];
+    let [stride, upsample] = [[1, 1], [2, 1], [1, 2]][random.below(3)].map(|by| ConvShape::down_and_right(kernel, by));
     let input = [1 + random.below(SIDE as u32), 1 + random.below(SIDE as u32)];
     let channels_in = match random.below(3) {
         0 => 1 + random.below(8),
@@ -63,7 +66,7 @@ fn convolutions_agree<K: Kernel, I: Activation, O: Activation + PartialEq>(case:
         channels_in,
         output: ConvShape::output_of(input, stride, upsample),
         channels_out: 1 + random.below(CHANNELS_OUT as u32),
-        kernel: 1 + 2 * random.below(2),
+        kernel,
         stride,
         upsample,
     };

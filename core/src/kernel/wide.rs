@@ -3,7 +3,7 @@
 //! All of it is plain code over arrays of fixed size, inlined into functions that have the instruction set enabled, where
 //! the compiler makes vectors of it. An instruction set brings the product of windows and weights: [`Dot`].
 
-use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, Rows, position};
+use super::conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, ROW, ROW_KERNEL, Rows, position};
 use super::group_norm::{Line, TABLE_LEN};
 use crate::quant::Activation;
 
@@ -128,16 +128,16 @@ fn gather_with<W: WindowElement, I: Activation>(
     channels: usize,
     set: impl Fn(&[I], usize, &mut [W]),
 ) {
-    if shape.kernel == 1 {
-        gather_kernel::<1, W, I>(shape, rows, first, count, windows, channels, set);
-    } else {
-        gather_kernel::<3, W, I>(shape, rows, first, count, windows, channels, set);
+    match shape.kernel {
+        [1, 1] => gather_kernel::<1, 1, W, I>(shape, rows, first, count, windows, channels, set),
+        ROW_KERNEL => gather_kernel::<1, 3, W, I>(shape, rows, first, count, windows, channels, set),
+        _ => gather_kernel::<3, 3, W, I>(shape, rows, first, count, windows, channels, set),
     }
 }
 
-/// [`gather_with`] for a kernel of side `K`.
+/// [`gather_with`] for a kernel of `H` rows and `K` columns.
 #[inline(always)]
-fn gather_kernel<const K: usize, W: WindowElement, I: Activation>(
+fn gather_kernel<const H: usize, const K: usize, W: WindowElement, I: Activation>(
     shape: &ConvShape,
     rows: &Rows<'_, I>,
     first: usize,
@@ -146,12 +146,12 @@ fn gather_kernel<const K: usize, W: WindowElement, I: Activation>(
     channels: usize,
     set: impl Fn(&[I], usize, &mut [W]),
 ) {
-    let (width, halve) = (shape.output[1].max(1), u32::from(shape.upsample == 2));
+    let (width, halve) = (shape.output[1].max(1), u32::from(shape.upsample[1] == 2));
     // Rows of padding have no pixels.
     let sources = |row| {
-        let mut sources: [&[I]; K] = [&[]; K];
+        let mut sources: [&[I]; H] = [&[]; H];
         for (tap_row, source) in sources.iter_mut().enumerate() {
-            if let Some(y) = position(shape, row, tap_row, shape.input[0]) {
+            if let Some(y) = position(shape, ROW, row, tap_row) {
                 *source = rows.part(y, 0, shape.input[1] * channels);
             }
         }
@@ -165,7 +165,7 @@ fn gather_kernel<const K: usize, W: WindowElement, I: Activation>(
             of_row = sources(row);
         }
         // Left of the image, this wraps to columns that no row has.
-        let start = (column * shape.stride).wrapping_sub(K / 2);
+        let start = (column * shape.stride[1]).wrapping_sub(K / 2);
         let mut rest = window;
         for source in of_row {
             for tap in 0..K {

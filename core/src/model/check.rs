@@ -351,8 +351,8 @@ fn check_data(model: &Model<'_>, record: &[u8; OP_LEN], field: usize, len: u64) 
 
 /// Returns the bytes of scratch.
 fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u64, Fault> {
-    if !matches!(record[op::KERNEL], 1 | 3) {
-        return Err(Fault::KernelSide);
+    if !matches!(record[op::KERNEL], 1 | 3 | op::ROW) {
+        return Err(Fault::Kernel);
     }
     if !matches!((record[op::STRIDE], record[op::UPSAMPLE]), (1 | 2, 1) | (1, 2)) {
         return Err(Fault::Stride);

@@ -41,7 +41,7 @@ faults! {
     Overwritten: "a value is overwritten before it is read";
     NeverWritten: "a value is read that no earlier operation wrote";
     ConstantsOutside: "constants that lie outside the file";
-    KernelSide: "a kernel side that is neither 1 nor 3";
+    Kernel: "a kernel that is neither 1x1 nor 3x3 nor 1x3";
     Stride: "a stride and an enlargement that are not 1 and 1, 2 and 1, or 1 and 2";
     Flag: "a flag that does not exist";
     UnusedNormalization: "fields of a normalization without one";

@@ -70,7 +70,7 @@ impl AttentionShape {
 /// A product of matrices: `pixels x channels_in` by `channels_in x channels_out`.
 fn product(pixels: usize, channels_in: usize, channels_out: usize) -> ConvShape {
     let row = [1, pixels];
-    ConvShape { input: row, channels_in, output: row, channels_out, kernel: 1, stride: 1, upsample: 1 }
+    ConvShape { input: row, channels_in, output: row, channels_out, kernel: [1; 2], stride: [1; 2], upsample: [1; 2] }
 }
 
 /// `output = softmax(queries keys^T) values` for each head, `pixels` queries at a time.

@@ -175,9 +175,9 @@ mod tests {
             channels_in: CHANNELS,
             output: sides,
             channels_out: CHANNELS,
-            kernel: 3,
-            stride: 1,
-            upsample: 1,
+            kernel: [3; 2],
+            stride: [1; 2],
+            upsample: [1; 2],
         };
         let mut words = (0..).flat_map(|block| philox4x32_10([block, 0, 0, 0], [3, 0]));
         let mut byte = || (words.next().unwrap() as i8).max(-127);

@@ -224,7 +224,7 @@ impl Rounded<'_> {
                 input: conv.input as u16,
                 norm: norm.as_ref().map(RoundedNorm::spec),
                 output: conv.output as u16,
-                kernel: conv.kernel[1] as u8,
+                kernel: conv.kernel.map(|side| side as u8),
                 stride: conv.stride[1] as u8,
                 upsample: conv.upsample[1] as u8,
                 destination: if conv.accumulate { Destination::Accumulate } else { Destination::Overwrite },

@@ -2,7 +2,9 @@
 #![no_std]
 
 use core::hint::black_box;
-use mote_core::kernel::{Chosen, ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, TABLE_LEN, convolve};
+use mote_core::kernel::{
+    Chosen, ConvShape, ConvWeights, Destination, GroupScale, Kernel, Line, ROW_KERNEL, TABLE_LEN, convolve,
+};
 use mote_core::network::{AttentionShape, attention, pack_rows};
 use mote_core::noise::philox4x32_10;
 use mote_core::quant::Activation;
@@ -35,11 +37,12 @@ pub trait Meter {
 struct Convolution {
     op: &'static str,
     shape: &'static str,
-    side: usize,
+    sides: [usize; 2],
     channels: [usize; 2],
-    kernel: usize,
+    kernel: [usize; 2],
 }
 
+/// Of a square image, with a square kernel.
 const fn convolution(
     op: &'static str,
     shape: &'static str,
@@ -47,10 +50,10 @@ const fn convolution(
     channels: [usize; 2],
     kernel: usize,
 ) -> Convolution {
-    Convolution { op, shape, side, channels, kernel }
+    Convolution { op, shape, sides: [side; 2], channels, kernel: [kernel; 2] }
 }
 
-const CONVOLUTIONS: [Convolution; 8] = [
+const CONVOLUTIONS: [Convolution; 9] = [
     convolution("conv 3x3", "28x28 16->16", 28, [16, 16], 3),
     convolution("conv 3x3", "14x14 32->32", 14, [32, 32], 3),
     convolution("conv 3x3", "7x7 64->64", 7, [64, 64], 3),
@@ -59,6 +62,7 @@ const CONVOLUTIONS: [Convolution; 8] = [
     convolution("conv 1x1", "14x14 64->32", 14, [64, 32], 1),
     convolution("fully connected", "256->256", 1, [256, 256], 1),
     convolution("matmul", "49x576x64", 7, [576, 64], 1),
+    Convolution { op: "conv 1x3", shape: "1x196 32->32", sides: [1, 196], channels: [32, 32], kernel: ROW_KERNEL },
 ];
 
 /// The convolution whose accumulating costs are compared with its overwriting: an addition.
@@ -167,15 +171,15 @@ fn fill(memory: &mut Memory) {
 
 impl Convolution {
     fn sizes(&self) -> ConvShape {
-        let (sides, [channels_in, channels_out]) = ([self.side; 2], self.channels);
+        let [channels_in, channels_out] = self.channels;
         ConvShape {
-            input: sides,
+            input: self.sides,
             channels_in,
-            output: sides,
+            output: self.sides,
             channels_out,
             kernel: self.kernel,
-            stride: 1,
-            upsample: 1,
+            stride: [1; 2],
+            upsample: [1; 2],
         }
     }
 
@@ -257,7 +261,15 @@ fn softmax(scores: &mut [i16], meter: &mut impl Meter) {
 fn matmul(constants: &Constants<'_>, input: &[i8], output: &mut [i8], scratch: &mut [u8], meter: &mut impl Meter) {
     let row = [1, black_box(TOKENS)];
     let (channels_in, channels_out) = black_box((HEAD, TOKENS));
-    let shape = ConvShape { input: row, channels_in, output: row, channels_out, kernel: 1, stride: 1, upsample: 1 };
+    let shape = ConvShape {
+        input: row,
+        channels_in,
+        output: row,
+        channels_out,
+        kernel: [1; 2],
+        stride: [1; 2],
+        upsample: [1; 2],
+    };
     let (left, right) = input[..2 * TOKENS * HEAD].split_at(TOKENS * HEAD);
     let (packed, work) = scratch.split_at_mut(shape.packed_len());
     let work = &mut work[..shape.work_len(QUERIES)];

@@ -5,7 +5,7 @@
 //! pixel without a partner has its own words in that order.
 
 use super::multiply::is_aligned;
-use crate::kernel::conv::{BLOCK, ConvShape, QUAD, Rows, gather_one, position};
+use crate::kernel::conv::{BLOCK, COLUMN, ConvShape, QUAD, ROW, Rows, gather_one, position};
 use crate::quant::Activation;
 use crate::view::split_mut;
 use core::arch::naked_asm;
@@ -65,7 +65,7 @@ fn gather_whole(
         1 => i16::from_ne_bytes([zero_in as u8; 2]),
         _ => zero_in as i16,
     };
-    spare.iter_mut().take(shape.kernel * shape.channels_in * input.size / 2).for_each(|value| *value = padding);
+    spare.iter_mut().take(shape.kernel[1] * shape.channels_in * input.size / 2).for_each(|value| *value = padding);
     let pair_len = 2 * shape.padded_taps();
     while !windows.is_empty() {
         let places = places(shape, first);
@@ -87,7 +87,7 @@ fn gather_thin<I: Activation>(
     mut windows: &mut [i16],
     spare: &mut [i16],
 ) {
-    let plain = shape.kernel == 3 && shape.stride == 1 && shape.upsample == 1;
+    let plain = shape.kernel == [3; 2] && shape.stride == [1; 2] && shape.upsample == [1; 2];
     // Three channels are a picture, which is i16.
     let neighbors = plain && (shape.channels_in == 1 || shape.channels_in == 3 && size_of::<I>() == 2);
     let pair_len = 2 * shape.padded_taps();
@@ -110,11 +110,11 @@ fn gather_thin<I: Activation>(
 /// Pairs of windows of an input with whole quads of channels, down the pairs. `places` are row and column of the first pair's
 /// pixels; more than one pair are neighbors in one row. `padding` begins with as much of it as a line of taps has.
 fn gather_pairs(shape: &ConvShape, places: [[usize; 2]; 2], input: &Bytes<'_>, padding: &[u8], windows: &mut [i16]) {
-    let (kernel, pixel_len) = (shape.kernel, shape.channels_in * input.size);
+    let ([height, width], pixel_len) = (shape.kernel, shape.channels_in * input.size);
     let pair_len = 2 * shape.padded_taps();
     let pairs = windows.len() / pair_len.max(1);
     let line = |row, tap| {
-        let y = position(shape, row, tap, shape.input[0]).filter(|_| tap < kernel)?;
+        let y = position(shape, ROW, row, tap).filter(|_| tap < height)?;
         Some(input.rows.part(y, 0, shape.input[1] * pixel_len))
     };
     let [a, b] = places;
@@ -123,19 +123,19 @@ fn gather_pairs(shape: &ConvShape, places: [[usize; 2]; 2], input: &Bytes<'_>, p
             let first = line(a[0], tap);
             [first, if a[0] == b[0] { first } else { line(b[0], tap) }]
         }),
-        kernel,
+        height,
         padding,
-        step: 2 * shape.stride / shape.upsample.max(1) * pixel_len,
+        step: 2 * shape.stride[1] / shape.upsample[1].max(1) * pixel_len,
         pair_len,
         size: input.size,
     };
     // The input's bytes under a column of taps for pair `index`.
     let column = |index, tap| {
-        let at = |[_, column]: [usize; 2]| position(shape, column + 2 * index, tap, shape.input[1]);
+        let at = |[_, column]: [usize; 2]| position(shape, COLUMN, column + 2 * index, tap);
         places.map(|place| at(place).map(|x| x * pixel_len))
     };
     // Only the first pair and the last can reach over an edge; a pair in two rows does.
-    let is_edge = |index| a[0] != b[0] || column(index, 0)[0].is_none() || column(index, kernel - 1)[1].is_none();
+    let is_edge = |index| a[0] != b[0] || column(index, 0)[0].is_none() || column(index, width - 1)[1].is_none();
     let start = usize::from(is_edge(0));
     let end = pairs - usize::from(pairs > start && is_edge(pairs - 1));
     for (span, edge) in [(0..start, true), (start..end, false), (end..pairs, true)] {
@@ -143,11 +143,11 @@ fn gather_pairs(shape: &ConvShape, places: [[usize; 2]; 2], input: &Bytes<'_>, p
         if span.is_empty() {
             continue;
         }
-        if edge || shape.upsample > 1 {
+        if edge || shape.upsample[1] > 1 {
             let columns = [0, 1, 2].map(|tap| column(span.start, tap));
-            segment.gather(span.len(), columns.get(..kernel).unwrap_or_default(), pixel_len, to);
+            segment.gather(span.len(), columns.get(..width).unwrap_or_default(), pixel_len, to);
         } else {
-            segment.gather(span.len(), &[column(span.start, 0)], kernel * pixel_len, to);
+            segment.gather(span.len(), &[column(span.start, 0)], width * pixel_len, to);
         }
     }
 }
@@ -156,7 +156,8 @@ fn gather_pairs(shape: &ConvShape, places: [[usize; 2]; 2], input: &Bytes<'_>, p
 struct Segment<'v> {
     /// Rows of the input under the taps' rows, for each pair's first pixel and its second; `None` is outside the image.
     lines: [[Option<&'v [u8]>; 2]; 3],
-    kernel: usize,
+    /// Rows of taps.
+    height: usize,
     padding: &'v [u8],
     /// Bytes from pair to pair of the input.
     step: usize,
@@ -174,7 +175,7 @@ impl Segment<'_> {
         let elements = if self.size == 1 { len } else { len / 2 };
         let mut runs = Runs::new(elements / QUAD, self.pair_len, 2 * elements);
         let Some(padding) = self.padding.get(..len) else { return };
-        if !runs.write(windows, self.kernel * columns.len(), count) {
+        if !runs.write(windows, self.height * columns.len(), count) {
             return;
         }
         let reach = (count - 1) * self.step + len;
@@ -207,7 +208,7 @@ fn gather_thin_pair<I: Activation>(
     windows: &mut [i16],
     spare: &mut [i16],
 ) {
-    if shape.kernel == 1 && shape.stride == 1 && shape.upsample == 1 && size_of::<I>() == 2 {
+    if shape.kernel == [1; 2] && shape.stride == [1; 2] && shape.upsample == [1; 2] && size_of::<I>() == 2 {
         // An attention's probabilities lie there as they are wanted.
         let pixel = |[y, x]: [usize; 2]| {
             let pixel = rows.part(y, x * shape.channels_in, shape.channels_in);
@@ -234,7 +235,7 @@ fn gather_neighbors<I: Activation, const CHANNELS: usize>(
     spare: &mut [i16],
 ) {
     let (width, taps) = (shape.input[1], shape.padded_taps());
-    let lines = [0, 1, 2].map(|tap| match position(shape, row, tap, shape.input[0]) {
+    let lines = [0, 1, 2].map(|tap| match position(shape, ROW, row, tap) {
         Some(y) => rows.part(y, 0, width * CHANNELS).as_chunks::<CHANNELS>().0,
         None => &[],
     });

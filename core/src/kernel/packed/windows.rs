@@ -1,8 +1,8 @@
 //! Windows of a pass in the work area, and the words that are made of them.
 
-use crate::kernel::conv::{ConvShape, QUAD, Rows, position, run};
+use crate::kernel::conv::{self, COLUMN, ConvShape, QUAD, Rows, lines, position, run};
 use crate::quant::Activation;
-use crate::view::part_mut;
+use crate::view::{part, part_mut};
 use core::array;
 use core::marker::PhantomData;
 use core::mem;
@@ -55,47 +55,50 @@ impl<'a, I: Activation> Windows<'a, I> {
         let work = bytemuck::pod_align_to_mut::<i16, u32>(work).1;
         let width = self.shape.output[1].max(1);
         let [mut row, mut column] = [first / width, first % width];
+        let mut lines = lines(self.shape, rows, row);
         while let Some(pixels) = self.next_group() {
             let start = self.start(work);
             let windows = part_mut(work, start, pixels * self.quads() * Self::QUAD_WORDS);
             let mut done = 0;
             while done < pixels {
+                if column == width {
+                    (row, column) = (row + 1, 0);
+                    lines = conv::lines(self.shape, rows, row);
+                }
                 let windows = windows.get_mut(done * Self::QUAD_WORDS..).unwrap_or_default();
                 let count = if self.shape.channels_in.is_multiple_of(QUAD) {
-                    self.gather_one(rows, zero, [row, column], windows);
+                    self.gather_one(&lines, zero, column, windows);
                     1
                 } else {
                     let (count, windows) = ((pixels - done).min(width - column), bytemuck::cast_slice_mut(windows));
-                    match self.gather_nine(rows, [row, column], count, windows) {
-                        0 => self.gather_elements(rows, zero, [row, column], count, windows),
+                    match self.gather_nine(&lines, column, count, windows) {
+                        0 => self.gather_elements(&lines, zero, column, count, windows),
                         count => count,
                     }
                 };
                 done += count;
                 column += count;
-                if column == width {
-                    (row, column) = (row + 1, 0);
-                }
             }
         }
     }
 
-    /// One window, quad by quad. `windows` starts with it.
-    fn gather_one(&self, rows: &Rows<'_, I>, zero: I, [row, column]: [usize; 2], windows: &mut [u32]) {
+    /// One window, quad by quad, from the rows under it. `windows` starts with it.
+    fn gather_one(&self, lines: &[&[I]; 3], zero: I, column: usize, windows: &mut [u32]) {
         let shape = self.shape;
         let channels = shape.channels_in;
         let mut window = Window { target: windows, step: self.pixels * Self::QUAD_WORDS };
         let run = run(shape, column);
-        for tap_row in 0..shape.kernel {
-            let y = position(shape, row, tap_row, shape.input[0]);
-            if let (Some(y), Some(x)) = (y, run) {
-                window.copy(rows.part(y, x * channels, shape.kernel * channels));
-                continue;
-            }
-            for tap_column in 0..shape.kernel {
-                match (y, position(shape, column, tap_column, shape.input[1])) {
-                    (Some(y), Some(x)) => window.copy(rows.part(y, x * channels, channels)),
-                    _ => window.fill(zero, channels),
+        for &line in lines.iter().take(shape.kernel[0]) {
+            if line.is_empty() {
+                window.fill(zero, shape.kernel[1] * channels);
+            } else if let Some(x) = run {
+                window.copy(part(line, x * channels, shape.kernel[1] * channels));
+            } else {
+                for tap in 0..shape.kernel[1] {
+                    match position(shape, COLUMN, column, tap) {
+                        Some(x) => window.copy(part(line, x * channels, channels)),
+                        None => window.fill(zero, channels),
+                    }
                 }
             }
         }
@@ -103,22 +106,15 @@ impl<'a, I: Activation> Windows<'a, I> {
 
     /// The windows of `count` pixels beside each other, element by element, for quads of windows and of the input do not agree.
     /// `windows` starts with the first of them. Returns how many were done.
-    fn gather_elements(
-        &self,
-        rows: &Rows<'_, I>,
-        zero: I,
-        [row, column]: [usize; 2],
-        count: usize,
-        windows: &mut [I],
-    ) -> usize {
+    fn gather_elements(&self, lines: &[&[I]; 3], zero: I, column: usize, count: usize, windows: &mut [I]) -> usize {
         let shape = self.shape;
-        let (channels, width) = (shape.channels_in, shape.input[1]);
+        let channels = shape.channels_in;
         // A pixel on the left edge alone, if the others may go through `gather_nine`.
         let count = if column == 0 && shape.taps() == 9 { 1 } else { count };
         if windows.len() < self.quads().saturating_sub(1) * QUAD * self.pixels + QUAD * count {
             return count;
         }
-        let x = |pixel: usize, tap: usize| position(shape, column + pixel, tap, width);
+        let x = |pixel: usize, tap: usize| position(shape, COLUMN, column + pixel, tap);
         // Pixels whose window is outside in this column, on the left and on the right, which can be one, and the first
         // element inside.
         let columns = [0, 1, 2].map(|tap| {
@@ -127,10 +123,8 @@ impl<'a, I: Activation> Windows<'a, I> {
             (before, after, x(before, tap).unwrap_or(0) * channels)
         });
         let (mut place, mut lane) = (windows.as_mut_ptr(), 0);
-        for tap_row in 0..shape.kernel {
-            let y = position(shape, row, tap_row, shape.input[0]);
-            let values = y.map(|y| rows.part(y, 0, width * channels)).unwrap_or_default();
-            for (tap_column, &(before, after, from)) in columns.iter().enumerate().take(shape.kernel) {
+        for &values in lines.iter().take(shape.kernel[0]) {
+            for (tap_column, &(before, after, from)) in columns.iter().enumerate().take(shape.kernel[1]) {
                 let (before, after) = if values.is_empty() { (count, 0) } else { (before, after) };
                 for channel in 0..channels {
                     // SAFETY: a window has a place for each of its elements, the last of which was checked; without
@@ -138,9 +132,9 @@ impl<'a, I: Activation> Windows<'a, I> {
                     unsafe {
                         let (inside, end) = (place.add(QUAD * before), place.add(QUAD * (count - after)));
                         fill(place, inside, zero);
-                        if shape.upsample == 1 {
+                        if shape.upsample[1] == 1 {
                             let from = values.as_ptr().wrapping_add(from + channel);
-                            copy(from, shape.stride * channels, inside, end);
+                            copy(from, shape.stride[1] * channels, inside, end);
                         } else {
                             for pixel in before..count - after {
                                 let value = x(pixel, tap_column).and_then(|x| values.get(x * channels + channel));
@@ -161,17 +155,17 @@ impl<'a, I: Activation> Windows<'a, I> {
 
     /// The windows of nine elements of pixels beside each other: as many of `count` as lie inside the image, none if there are
     /// none or windows are not such.
-    fn gather_nine(&self, rows: &Rows<'_, I>, [row, column]: [usize; 2], count: usize, windows: &mut [I]) -> usize {
+    fn gather_nine(&self, lines: &[&[I]; 3], column: usize, count: usize, windows: &mut [I]) -> usize {
         let shape = self.shape;
-        let (top, left) = (row * shape.stride, column * shape.stride);
-        let nine = shape.taps() == 9 && shape.kernel == 3 && shape.upsample == 1;
-        if !nine || top == 0 || left == 0 || top + 1 >= shape.input[0] || left + 1 >= shape.input[1] {
+        let left = column * shape.stride[1];
+        let nine = shape.taps() == 9 && shape.kernel[0] == 3 && shape.upsample[1] == 1;
+        if !nine || left == 0 || left + 1 >= shape.input[1] || lines.iter().any(|line| line.is_empty()) {
             return 0;
         }
         // Only the last column's window can reach past the right edge.
-        let outside = (left + (count - 1) * shape.stride) + 1 >= shape.input[1];
+        let outside = (left + (count - 1) * shape.stride[1]) + 1 >= shape.input[1];
         let count = count - usize::from(outside);
-        let from = [top - 1, top, top + 1].map(|y| rows.part(y, left - 1, (count - 1) * shape.stride + 3));
+        let from = lines.map(|line| part(line, left - 1, (count - 1) * shape.stride[1] + 3));
         if windows.len() < 2 * QUAD * self.pixels + QUAD * count || from.iter().any(|row| row.is_empty()) {
             return 0;
         }
@@ -182,7 +176,7 @@ impl<'a, I: Activation> Windows<'a, I> {
                 // SAFETY: three elements of each row from a pixel's first on, and three quads of its window, which were checked.
                 unsafe { *to[tap / QUAD].add(tap % QUAD) = *from[tap / 3].add(tap % 3) };
             }
-            from = from.map(|row| row.wrapping_add(shape.stride));
+            from = from.map(|row| row.wrapping_add(shape.stride[1]));
             to = to.map(|quad| quad.wrapping_add(QUAD));
         }
         count

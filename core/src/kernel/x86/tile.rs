@@ -301,7 +301,15 @@ mod tests {
     /// [`crate::kernel::parity`] has fewer channels than a tile.
     fn agree<I: Activation, O: Activation + PartialEq>(channels_out: usize, pixels: usize, destination: Destination) {
         let (input, channels_in) = ([3, 4], 1 + channels_out % 6);
-        let shape = ConvShape { input, channels_in, output: input, channels_out, kernel: 3, stride: 1, upsample: 1 };
+        let shape = ConvShape {
+            input,
+            channels_in,
+            output: input,
+            channels_out,
+            kernel: [3; 2],
+            stride: [1; 2],
+            upsample: [1; 2],
+        };
         let numbers = |len: usize| (0..len as i32).map(|i| i.wrapping_mul(0x9E37_79B9_u32 as i32));
         let values: Vec<I> = numbers(12 * channels_in).map(|value| I::saturate(value >> 24)).collect();
         let weights: Vec<i8> = numbers(shape.packed_len()).map(|weight| (weight >> 24).max(-127) as i8).collect();

@@ -184,11 +184,12 @@ fn conv_shape(row: &Value) -> Option<(ConvShape, usize)> {
         _ => return None,
     };
     let kernel = match row["op"].as_str()? {
-        op if op.starts_with("conv 3x3") => 3,
-        "conv 1x1" | "matmul" | "fully connected" => 1,
+        op if op.starts_with("conv 3x3") => [3; 2],
+        "conv 1x1" | "matmul" | "fully connected" => [1; 2],
         _ => return None,
     };
-    let shape = ConvShape { input: output, channels_in, output, channels_out, kernel, stride: 1, upsample: 1 };
+    let shape =
+        ConvShape { input: output, channels_in, output, channels_out, kernel, stride: [1; 2], upsample: [1; 2] };
     // `ConvShape::work_len` backwards.
     let windows = usize::try_from(row["scratch_bytes"].as_u64()?).ok()? / (2 * shape.padded_taps());
     Some((shape, windows.checked_sub(BLOCK)?))
@@ -228,9 +229,9 @@ mod tests {
                     channels_in,
                     output: sides,
                     channels_out,
-                    kernel,
-                    stride: 1,
-                    upsample: 1,
+                    kernel: [kernel; 2],
+                    stride: [1; 2],
+                    upsample: [1; 2],
                 };
                 let all = quantities(&shape, 8);
                 all.map(|quantity| quantity / dot(&all, &truth))

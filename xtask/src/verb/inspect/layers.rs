@@ -4,7 +4,7 @@ use super::memory::{Timeline, letter};
 use anyhow::Result;
 use mote_core::Model;
 use mote_core::format::{HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN};
-use mote_core::kernel::{Destination, TABLE_LEN};
+use mote_core::kernel::{ConvShape, Destination, TABLE_LEN};
 use mote_core::model::{AttentionOp, ConvOp, Element, NormOp, Op, Tensor};
 use std::fmt::Write;
 
@@ -117,14 +117,14 @@ impl Constants {
 }
 
 fn conv(op: &ConvOp<'_>) -> String {
-    let kernel = op.shape.kernel;
+    let ConvShape { kernel: [height, width], stride: [_, stride], upsample: [_, upsample], .. } = op.shape;
     let mut what = op.norm.as_ref().map_or(String::new(), norm);
-    what += &format!("conv {kernel}x{kernel}");
-    if op.shape.stride > 1 {
-        what += &format!(" stride {}", op.shape.stride);
+    what += &format!("conv {height}x{width}");
+    if stride > 1 {
+        what += &format!(" stride {stride}");
     }
-    if op.shape.upsample > 1 {
-        what += &format!(" of x{}", op.shape.upsample);
+    if upsample > 1 {
+        what += &format!(" of x{upsample}");
     }
     if matches!(op.destination, Destination::Accumulate) {
         what += ", added";
