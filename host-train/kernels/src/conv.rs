@@ -248,14 +248,8 @@ pub fn backward(x: &[f32], weight: &[f32], dy: &[f32], shape: Shape, wanted: Wan
         SCRATCH.with_borrow_mut(|(packed, packed_dy)| {
             let images = x.len() / image_in;
             output.pack(dy, shape.output, images, packed_dy);
-            // An even number of channels for `Correlation`.
-            packed_dy.resize(shape.output.next_multiple_of(2) * shape.segment(images), 0.0);
             shape.pack(x, shape.input, images, packed);
-            let sums = match shape.taps() {
-                1 => correlate::<1>(packed, packed_dy, shape, images),
-                3 => correlate::<3>(packed, packed_dy, shape, images),
-                _ => correlate::<9>(packed, packed_dy, shape, images),
-            };
+            let sums = correlate(packed, packed_dy, shape, images);
             if !dx.is_empty() {
                 transposed.run(packed_dy, packed, images, dx);
             }
@@ -276,16 +270,17 @@ pub fn backward(x: &[f32], weight: &[f32], dy: &[f32], shape: Shape, wanted: Wan
 }
 
 /// The weight's gradient for a chunk.
-fn correlate<const T: usize>(packed: &[f32], packed_dy: &[f32], shape: Shape, images: usize) -> Vec<f32> {
+fn correlate(packed: &[f32], packed_dy: &[f32], shape: Shape, images: usize) -> Vec<f32> {
     let segment = shape.segment(images);
-    let sources = shape.tap_sources();
-    let mut sums = vec![0.0; shape.output.next_multiple_of(2) * shape.input * T];
-    Correlation::<T> {
+    let taps: Vec<isize> =
+        shape.tap_sources().iter().map(|&(phase, shift)| (phase * segment) as isize + shift).collect();
+    let mut sums = vec![0.0; shape.output * shape.input * taps.len()];
+    Correlation {
         x: packed,
         origin: shape.front(),
         x_stride: shape.phases() * segment,
         channels: shape.input,
-        taps: std::array::from_fn(|t| (sources[t].0 * segment) as isize + sources[t].1),
+        taps: &taps,
         y: &packed_dy[shape.front()..],
         y_stride: segment,
         out_channels: shape.output,

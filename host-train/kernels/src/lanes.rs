@@ -11,6 +11,8 @@ trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self + a * b`
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
+    /// The sum of the N values.
+    unsafe fn sum(self) -> f32;
 }
 
 /// `out[o][i] = sum over c, t of weights[o][c][t] * x[c][i + taps[t]]` for i in `0..len`.
@@ -31,18 +33,18 @@ pub(super) struct Product<'a> {
 }
 
 /// `sums[o][c][t] += sum over i of y[o][i] * x[c][i + taps[t]]` for i in `0..len`; addresses as in [`Product`].
-pub(super) struct Correlation<'a, const T: usize> {
+pub(super) struct Correlation<'a> {
     pub(super) x: &'a [f32],
     pub(super) origin: usize,
     pub(super) x_stride: usize,
     pub(super) channels: usize,
-    pub(super) taps: [isize; T],
-    /// Zero wherever it is not a pixel; an even number of channels.
+    pub(super) taps: &'a [isize],
+    /// Zero wherever it is not a pixel.
     pub(super) y: &'a [f32],
     pub(super) y_stride: usize,
     pub(super) out_channels: usize,
     pub(super) len: usize,
-    /// Room for an even number of out channels.
+    /// `[out channel][channel][tap]`
     pub(super) sums: &'a mut [f32],
 }
 
@@ -86,13 +88,11 @@ impl Product<'_> {
     }
 }
 
-impl<const T: usize> Correlation<'_, T> {
+impl Correlation<'_> {
     pub(super) fn run(self) {
         let len = self.len.next_multiple_of(LEN_MULTIPLE);
-        let out_channels = self.out_channels.next_multiple_of(2);
-        check_reads(self.x, self.origin, (self.channels - 1) * self.x_stride, len, &self.taps);
-        assert!(self.y.len() >= (out_channels - 1) * self.y_stride + len);
-        assert!(self.sums.len() >= out_channels * self.channels * T);
+        check_reads(self.x, self.origin, (self.channels - 1) * self.x_stride, len, self.taps);
+        assert!(self.y.len() >= (self.out_channels - 1) * self.y_stride + len);
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f") {
@@ -105,7 +105,7 @@ impl<const T: usize> Correlation<'_, T> {
             }
         }
         // SAFETY: the assertions above bound every address.
-        unsafe { correlation::<Portable, 1, T>(self) }
+        unsafe { correlation::<Portable, 1, 3>(self) }
     }
 }
 
@@ -148,36 +148,48 @@ unsafe fn product<L: Lanes, const O: usize, const V: usize>(job: Product<'_>) {
     }
 }
 
-/// O channels at a time; O is 1 or 2.
+/// O out channels by P pairs of channel and tap at a time, what is left one by one.
 #[inline(always)]
-unsafe fn correlation<L: Lanes, const O: usize, const T: usize>(job: Correlation<'_, T>) {
-    for o in (0..job.out_channels).step_by(O) {
-        for c in 0..job.channels {
-            // SAFETY: `Correlation::run` has checked the least and the greatest address.
-            unsafe {
-                let x = job.x.as_ptr().add(job.origin + c * job.x_stride);
-                let y = job.y.as_ptr().add(o * job.y_stride);
-                let mut sums = [[L::splat(0.0); T]; O];
-                for i in (0..job.len).step_by(L::N) {
-                    let mut values = [L::splat(0.0); O];
-                    for (p, value) in values.iter_mut().enumerate() {
-                        *value = L::load(y.add(p * job.y_stride + i));
-                    }
-                    for (t, &tap) in job.taps.iter().enumerate() {
-                        let x = L::load(x.add(i).offset(tap));
-                        for (sums, value) in sums.iter_mut().zip(values) {
-                            sums[t] = sums[t].add_product(x, value);
-                        }
-                    }
-                }
-                for (p, sums) in sums.iter().enumerate() {
-                    for (t, sum) in sums.iter().enumerate() {
-                        let mut lanes = [0.0; 16];
-                        sum.store(lanes.as_mut_ptr());
-                        job.sums[((o + p) * job.channels + c) * T + t] += lanes.iter().sum::<f32>();
-                    }
+unsafe fn correlation<L: Lanes, const O: usize, const P: usize>(mut job: Correlation<'_>) {
+    let pairs = job.channels * job.taps.len();
+    let (whole_o, whole_pairs) = (job.out_channels / O * O, pairs / P * P);
+    // SAFETY: `Correlation::run` has checked the least and the greatest address.
+    unsafe {
+        for o in (0..whole_o).step_by(O) {
+            (0..whole_pairs).step_by(P).for_each(|pair| block::<L, O, P>(&mut job, o, pair));
+            (whole_pairs..pairs).for_each(|pair| block::<L, O, 1>(&mut job, o, pair));
+        }
+        for o in whole_o..job.out_channels {
+            (0..whole_pairs).step_by(P).for_each(|pair| block::<L, 1, P>(&mut job, o, pair));
+            (whole_pairs..pairs).for_each(|pair| block::<L, 1, 1>(&mut job, o, pair));
+        }
+    }
+}
+
+/// O out channels from `o` on by P pairs from `pair` on.
+#[inline(always)]
+unsafe fn block<L: Lanes, const O: usize, const P: usize>(job: &mut Correlation<'_>, o: usize, pair: usize) {
+    let taps = job.taps.len();
+    // SAFETY: as the caller.
+    unsafe {
+        let x: [*const f32; P] = std::array::from_fn(|p| {
+            let (c, tap) = ((pair + p) / taps, job.taps[(pair + p) % taps]);
+            job.x.as_ptr().add(job.origin + c * job.x_stride).offset(tap)
+        });
+        let y = job.y.as_ptr().add(o * job.y_stride);
+        let mut sums = [[L::splat(0.0); P]; O];
+        for i in (0..job.len).step_by(L::N) {
+            let x = x.map(|x| L::load(x.add(i)));
+            for (o, sums) in sums.iter_mut().enumerate() {
+                let y = L::load(y.add(o * job.y_stride + i));
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum = sum.add_product(x, y);
                 }
             }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            let at = (o + row) * job.channels * taps + pair;
+            job.sums[at..at + P].iter_mut().zip(sums).for_each(|(to, sum)| *to += sum.sum());
         }
     }
 }
@@ -206,6 +218,10 @@ impl Lanes for Portable {
     unsafe fn add_product(self, a: Self, b: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + a.0[i] * b.0[i]))
     }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        self.0.iter().sum()
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -233,17 +249,17 @@ mod x86 {
     /// # Safety
     /// `Correlation::run` has checked the job.
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn correlation_avx512<const T: usize>(job: Correlation<'_, T>) {
+    pub(super) unsafe fn correlation_avx512(job: Correlation<'_>) {
         // SAFETY: as this function.
-        unsafe { correlation::<__m512, 2, T>(job) }
+        unsafe { correlation::<__m512, 8, 3>(job) }
     }
 
     /// # Safety
     /// `Correlation::run` has checked the job.
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn correlation_avx2<const T: usize>(job: Correlation<'_, T>) {
+    pub(super) unsafe fn correlation_avx2(job: Correlation<'_>) {
         // SAFETY: as this function.
-        unsafe { correlation::<__m256, 1, T>(job) }
+        unsafe { correlation::<__m256, 4, 3>(job) }
     }
 
     impl Lanes for __m512 {
@@ -267,6 +283,11 @@ mod x86 {
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
             // SAFETY: the caller has the instruction set.
             unsafe { _mm512_fmadd_ps(a, b, self) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            // SAFETY: the caller has the instruction set.
+            unsafe { _mm512_reduce_add_ps(self) }
         }
     }
 
@@ -292,6 +313,13 @@ mod x86 {
             // SAFETY: the caller has the instruction set.
             unsafe { _mm256_fmadd_ps(a, b, self) }
         }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            let mut values = [0.0; Self::N];
+            // SAFETY: room for all values.
+            unsafe { self.store(values.as_mut_ptr()) };
+            values.iter().sum()
+        }
     }
 }
 
@@ -300,9 +328,10 @@ mod x86 {
 mod tests {
     use super::*;
 
-    const CHANNELS: usize = 3;
+    /// Neither channels nor pairs of channel and tap are whole blocks.
+    const CHANNELS: usize = 4;
     const OUT: usize = 10;
-    const TAPS: [isize; 3] = [-5, 0, 7];
+    const TAPS: [isize; 4] = [-5, 0, 7, 1];
     const LEN: usize = 96;
     const STRIDE: usize = LEN + 16;
     const ORIGIN: usize = 8;
@@ -320,7 +349,7 @@ mod tests {
     }
 
     type ProductVariant = (&'static str, for<'a> unsafe fn(Product<'a>));
-    type CorrelationVariant = (&'static str, for<'a> unsafe fn(Correlation<'a, 3>));
+    type CorrelationVariant = (&'static str, for<'a> unsafe fn(Correlation<'a>));
 
     fn check(name: &str, found: f32, expected: f64) {
         assert!((f64::from(found) - expected).abs() < 1e-4, "{name}: {found} against {expected}");
@@ -376,13 +405,13 @@ mod tests {
         }
         let (x, y) = (x(), wave(OUT * LEN, 0.53));
         for (name, run) in variants {
-            let mut sums = vec![1.0; OUT * CHANNELS * 3];
+            let mut sums = vec![1.0; OUT * CHANNELS * TAPS.len()];
             let job = Correlation {
                 x: &x,
                 origin: ORIGIN,
                 x_stride: STRIDE,
                 channels: CHANNELS,
-                taps: TAPS,
+                taps: &TAPS,
                 y: &y,
                 y_stride: LEN,
                 out_channels: OUT,
@@ -392,7 +421,8 @@ mod tests {
             // SAFETY: the machine has the variant's instructions; `x`, `y` and `sums` hold every address of the formula.
             unsafe { run(job) };
             for (index, sum) in sums.iter().enumerate() {
-                let (o, c, t) = (index / (CHANNELS * 3), index / 3 % CHANNELS, index % 3);
+                let (pair, t) = (index / TAPS.len(), index % TAPS.len());
+                let (o, c) = (pair / CHANNELS, pair % CHANNELS);
                 let terms = (0..LEN).map(|i| f64::from(y[o * LEN + i]) * at(&x, c, i, TAPS[t]));
                 check(name, *sum, 1.0 + terms.sum::<f64>());
             }
