@@ -281,7 +281,7 @@ mod tests {
         }
     }
 
-    /// Vectors and oblong pictures, all the way: what core draws from the file is close to what the floats give.
+    /// Signals, vectors and oblong pictures, all the way: what core draws from the file is close to what the floats give.
     #[test]
     fn every_kind_of_sample_is_drawn_from_a_file() {
         let unet = UNetConfig {
@@ -296,6 +296,7 @@ mod tests {
         };
         let mlp = MlpConfig { width: 24, blocks: 2, groups: 1, embedding: 8, dropout: 0.0 };
         for config in [
+            config(SampleShape::signal(16, 3), 2, Architecture::UNet(unet.clone())),
             config(SampleShape::image(4, 12, 3), 2, Architecture::UNet(unet)),
             config(SampleShape::vector(7), 2, Architecture::Mlp(mlp)),
         ] {
