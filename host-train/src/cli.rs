@@ -48,9 +48,16 @@ enum Command {
     Signal(signal::Args),
     /// Train a classifier of noised data, which guides `sample --classifier`
     Classifier(classifier::Args),
-    /// Draw a .mote model's samples on this machine; print their Fréchet distance and class accuracy
+    /// Measure samples: of an int8 model, of a run's float network, or of a file
+    ///
+    /// Prints every metric with what real samples of the same number score (its floor) and the time it took, then what the
+    /// judge says of each class. Distances are taken in the features of the data set's judge, a small classifier: those of
+    /// different judges cannot be compared, nor with published ones.
     Eval(eval::Args),
-    /// Print the accuracy of the classifier that judges samples, or train it anew
+    /// Print the accuracy of the classifier whose features measure samples, or train one for other data
+    ///
+    /// Data of a single class have nothing to classify: their judge learns to tell variants of a sample apart. Vectors of a
+    /// single class need none.
     Judge(judge::Args),
     /// Compare real, float, int8 and chip samples of a run: report.json, sheet.png and a table
     Report(report::Args),

@@ -149,8 +149,8 @@ fn eval_scores_a_model_and_refuses_bad_arguments_with_their_exit_codes() {
         (vec!["--smaples", "40"], model.clone(), 2, "--smaples"),
         (vec!["--metrics", "fid"], model.clone(), 2, "possible values: frechet, kid"),
         (vec!["--run", "runs/none"], model.clone(), 2, "cannot be used with"),
-        (vec!["--steps", "8"], model.clone(), 2, "can be chosen for a --run"),
-        (vec!["--weights", "student"], model.clone(), 2, "--run"),
+        (vec!["--steps", "8"], model.clone(), 2, "are of a --run"),
+        (vec!["--weights", "student"], model.clone(), 2, "are of a --run"),
         (vec![], dir.path().join("none.mote"), 1, "cannot read"),
         (vec![], dir.path().join("manifest.json"), 1, "not a usable model"),
     ];
@@ -231,7 +231,7 @@ fn eval_of_a_run_draws_with_its_float_network() {
     assert!(nll["nll"]["bits_per_dim"].as_f64().unwrap() > 0.0);
     let output = mote_train(&["eval", "--weights", "student"], &[("--run", run)]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("give --weights teacher, student"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("give teacher, student, latest, best or a file"));
 }
 
 #[test]

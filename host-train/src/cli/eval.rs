@@ -15,14 +15,9 @@ use crate::files;
 
 use subject::{Subject, SubjectArgs};
 
-/// Measures samples: of an int8 model, of a run's float network, or of a file.
-///
-/// Prints every metric with what real samples of the same number score (its floor) and the time it took, then what the judge
-/// says of each class. The features are those of the data set's judge: distances to other judges cannot be compared.
+/// What to measure, and against what.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    subject: SubjectArgs,
     /// What to measure, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "METRICS")]
     metrics: Vec<Metric>,
@@ -39,6 +34,9 @@ pub(super) struct Args {
     nll: nll::NllArgs,
     #[command(flatten)]
     data: DataArgs,
+    // The last, for it ends with a heading of its own.
+    #[command(flatten)]
+    subject: SubjectArgs,
 }
 
 /// What is printed as JSON.

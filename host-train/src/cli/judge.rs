@@ -10,8 +10,6 @@ use crate::files;
 use crate::progress::Progress;
 
 /// Prints the judge's accuracy on held-out samples; with --train, trains it first.
-///
-/// Data of a single class have nothing to classify: their judge learns to tell variants of a sample apart.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Train a new judge (minutes) and write it to --out

@@ -373,7 +373,7 @@ impl<'a> Scorer<'a> {
 
     /// What real samples score at about `n`: random ones of the part not compared with, `n / classes` (rounded up) of each
     /// class, all where there are no more than that. The accuracy's is that of the held-out samples, which the judge was
-    /// not trained on. Copying has none: 0.5 is its floor. Every floor is computed once.
+    /// not trained on, with its binomial deviation. Copying has none: 0.5 is its floor. Every floor is computed once.
     pub fn floor(&self, metric: Metric, n: usize) -> Vec<Floor> {
         let mut floors = self.floors.lock().expect("no panic while held");
         floors.entry((metric, n)).or_insert_with(|| self.draw_floor(metric, n)).clone()
@@ -382,7 +382,7 @@ impl<'a> Scorer<'a> {
     fn draw_floor(&self, metric: Metric, n: usize) -> Vec<Floor> {
         if metric == Metric::Accuracy {
             let n = self.of_part(Part::HeldOut).wanted.len();
-            let floor = |mean| Floor { name: "accuracy", n, mean, deviation: 0.0 };
+            let floor = |p: f64| Floor { name: "accuracy", n, mean: p, deviation: (p * (1.0 - p) / n as f64).sqrt() };
             return self.held_out_accuracy().map(floor).into_iter().collect();
         }
         let other = self.of_part(self.part.other());

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::subject::SubjectArgs;
 use crate::cli::Usage;
-use crate::cli::sample::weights_file;
 use crate::cli::settings::{OnBackend, Run};
 use crate::denoiser::DenoiserFile;
 use crate::diffusion::{Likelihood, Nll};
@@ -52,7 +51,7 @@ struct Evaluate {
 /// whole in the manifest.
 pub(super) fn run(args: &NllArgs, subject: &SubjectArgs, json: bool) -> anyhow::Result<()> {
     let run = subject.open_run()?.ok_or_else(|| Usage("--nll needs --run DIR".to_owned()))?;
-    let weights = weights_file(&run.dir, &subject.weights)?;
+    let weights = subject.weights_of(&run)?;
     run.on_backend(&Evaluate { weights, samples: subject.samples, timesteps: args.timesteps as usize, json })
 }
 

@@ -31,8 +31,9 @@ pub(super) struct SubjectArgs {
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
     /// With --run: teacher, student, latest or best (checkpoints of the training that goes on), or a file of weights
-    #[arg(long, value_name = "WEIGHTS", default_value = "teacher", requires = "run")]
-    pub(super) weights: String,
+    /// [default: teacher]
+    #[arg(long, value_name = "WEIGHTS")]
+    weights: Option<String>,
     /// A NumPy file, [n, height, width, channels], u8 pixels or f32 network values; sample i has class i % classes
     #[arg(long, value_name = "NPY")]
     samples_file: Option<PathBuf>,
@@ -58,10 +59,16 @@ impl SubjectArgs {
         self.run.as_deref().map(open_run).transpose()
     }
 
+    /// The file that --weights names.
+    pub(super) fn weights_of(&self, run: &Run) -> anyhow::Result<PathBuf> {
+        weights_file(&run.dir, self.weights.as_deref().unwrap_or("teacher"))
+    }
+
     /// Reads or draws the samples; `wanted` is what the judge takes.
     pub(super) fn samples(&self, run: Option<&Run>, wanted: Shape) -> anyhow::Result<Subject> {
-        if run.is_none() && self.sampling != SamplingArgs::default() {
-            return Err(Usage("how to draw can be chosen for a --run; a model draws as it was made".to_owned()).into());
+        if run.is_none() && (self.weights.is_some() || self.sampling != SamplingArgs::default()) {
+            let message = "--weights and how to draw are of a --run; a model draws as it was made, a file is drawn";
+            return Err(Usage(message.to_owned()).into());
         }
         if let Some(path) = &self.samples_file {
             let (samples, file_sha256) = (Samples::read(path)?, files::sha256(&files::read(path)?));
@@ -73,7 +80,7 @@ impl SubjectArgs {
             return Err(Usage(message).into());
         }
         let path = match (run, &self.model) {
-            (Some(run), _) => weights_file(&run.dir, &self.weights)?,
+            (Some(run), _) => self.weights_of(run)?,
             (None, Some(model)) => model.clone(),
             (None, None) => return Err(Usage("give --model, --run or --samples-file".to_owned()).into()),
         };
