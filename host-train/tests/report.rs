@@ -26,7 +26,7 @@ fn noise_model() -> Vec<u8> {
         input: 0,
         norm: None,
         output: 1,
-        kernel: 3,
+        kernel: [3, 3],
         stride: 1,
         upsample: 1,
         destination: Destination::Overwrite,
