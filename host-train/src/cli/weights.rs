@@ -76,7 +76,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
                     Usage(format!("{} is there already; delete it or give another --run", path.display())).into()
                 );
             }
-            std::fs::create_dir_all(&run).with_context(|| format!("cannot make the run folder {}", run.display()))?;
             (weights, path, [Convention::PyTorch, Convention::Own])
         }
     };
@@ -84,6 +83,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         return Err(Usage(format!("there is no {}", from.display())).into());
     }
     let file = DenoiserFile::read(&files::read(&from)?, conventions[0]).with_context(|| from.display().to_string())?;
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
     files::write_atomically(&to, &file.write(conventions[1]))?;
     println!("Wrote {}: {} parameters", to.display(), file.parameters.len());
     Ok(())
@@ -138,5 +140,6 @@ mod tests {
         }
         let ours = weights(&format!("import --run {new}2 --weights {old}/teacher.safetensors")).unwrap_err();
         assert!(format!("{ours:#}").contains("missing or not F32"), "{ours:#}");
+        assert!(!path("new2").exists(), "nothing is left of an import that failed");
     }
 }
