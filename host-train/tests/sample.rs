@@ -132,7 +132,7 @@ fn what_cannot_be_drawn_is_said_in_one_line() {
         ("--sampler heun --inpaint @halves.png --mask @halves.png", "cannot begin or turn back"),
         ("--inpaint @halves.png --mask @halves.png --steps 5", "does not fit into 5"),
         ("--from @halves.png --strength 0", "--strength 0"),
-        ("--condition @halves.png", "condition_channels"),
+        ("--condition @halves.png", "low_resolution"),
         ("--sampler langevin --steps 3 --sigma-range 0.01..80", "ratio of neighboring sigmas"),
     ] {
         let Output { status, stderr, .. } = run(&toy.arguments(&format!("sample {words}")));

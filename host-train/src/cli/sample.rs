@@ -18,7 +18,7 @@ use crate::diffusion::sample::{
     ClassifierGuided, ClassifierShape, Known, Noise, NoisyClassifier, Resampling, Reverse, SamplerConfig,
     SamplingConfig, slerp,
 };
-use crate::diffusion::{Request, Sampler, from_pixels};
+use crate::diffusion::{Diffusion, Request, Sampler, from_pixels};
 use crate::evaluate::SAMPLING_SEED;
 use crate::evaluate::npy::Samples;
 use crate::evaluate::sheet::{Legend, Section, sheet};
@@ -26,6 +26,7 @@ use crate::files;
 use crate::ops::DenoiserBackend;
 use crate::progress::Progress;
 use crate::run_dir::RunDir;
+use crate::trainer::{Checkpoints, Keep, read_denoiser};
 
 pub(super) use settings::SamplingArgs;
 pub(super) use values::{Form, Series};
@@ -59,7 +60,7 @@ pub(super) struct NetworkArgs {
     /// The run's folder
     #[arg(long, value_name = "DIR")]
     run: PathBuf,
-    /// teacher, student, latest or best (checkpoints of the training that goes on), or a file of weights
+    /// teacher, student, latest or best (checkpoints of the teacher's training), or any file of weights or checkpoint
     #[arg(long, value_name = "WEIGHTS", default_value = "teacher")]
     weights: String,
 }
@@ -91,7 +92,8 @@ struct Uses {
     /// Go from one image to another, both with noise added (Ho et al. 2020, section 4.3)
     #[arg(long, num_args = 2, value_names = ["FILE", "FILE"], group = "use")]
     between: Option<Vec<PathBuf>>,
-    /// What a network with condition_channels sees beside the state: an image of the samples' size
+    /// The low resolution that a super-resolution network enlarges, or an image of the samples' size, which is reduced first
+    /// [default: those of the run's held-out data]
     #[arg(long, value_name = "FILE")]
     condition: Option<PathBuf>,
     /// Guide by the gradient of a classifier of noised data (Dhariwal, Nichol 2021), made by `mote-train classifier`
@@ -115,7 +117,7 @@ impl NetworkArgs {
     /// The network, and what it draws by default.
     pub(super) fn file(&self, dir: &RunDir) -> anyhow::Result<DenoiserFile> {
         let path = weights_file(dir, &self.weights)?;
-        DenoiserFile::from_bytes(&files::read(&path)?).with_context(|| path.display().to_string())
+        read_denoiser(&path)
     }
 }
 
@@ -127,9 +129,11 @@ pub(super) fn open_run(dir: &Path) -> anyhow::Result<Run> {
 
 /// The file that `--weights` names.
 pub(super) fn weights_file(dir: &RunDir, weights: &str) -> anyhow::Result<PathBuf> {
+    let checkpoints = Checkpoints::new(dir.file("checkpoints"), Keep::default());
     let path = match weights {
         "teacher" | "student" => dir.file(&format!("{weights}.safetensors")),
-        "latest" | "best" => dir.file("checkpoints").join(format!("{weights}.safetensors")),
+        "latest" => checkpoints.latest(),
+        "best" => checkpoints.best(),
         path => PathBuf::from(path),
     };
     if !path.exists() {
@@ -178,6 +182,14 @@ impl OnBackend for Args {
     {
         let (device, file) = (B::Device::default(), self.network.file(&run.dir)?);
         let (form, network) = (Form::of(&file), &file.network);
+        ensure!(
+            (network.shape, network.classes) == (run.data.shape, run.data.classes()),
+            "the network draws {} classes of {}, the run's data are {} of {}",
+            network.classes,
+            network.shape,
+            run.data.classes(),
+            run.data.shape
+        );
         let diffusion = file.diffusion.build()?;
         let sampling = self.sampling(&file)?;
         sampling.check(&diffusion).map_err(|error| Usage(error.to_string()))?;
@@ -191,10 +203,6 @@ impl OnBackend for Args {
         let net = file.net::<B::InnerBackend>(&device)?;
         let table = sampling.table(&diffusion);
         let task = self.uses.task::<B::InnerBackend>(&form, self.seed, &sampling, &table, &device)?;
-        let condition = match &self.uses.condition {
-            Some(path) => Some(condition_image(path, &file, &device)?),
-            None => None,
-        };
         let classifier = match &self.uses.classifier {
             Some(path) => {
                 let classifier = NoisyClassifier::<B>::from_bytes(&files::read(path)?, &device)
@@ -212,6 +220,10 @@ impl OnBackend for Args {
         let sampler = Sampler { net: &net, config: network, diffusion: &diffusion, sampling };
         let bar = Progress::new("drawing samples");
         let request = Request { seed: self.seed, count, class };
+        let condition = match &self.uses.condition {
+            Some(path) => Some(condition_image(path, network.shape, &diffusion, &device)?),
+            None => sampler.given_of(&run.data.held_out(), request, &device),
+        };
         let draw = |reverse: &Reverse<'_, B::InnerBackend>, classes: &[usize]| match &classifier {
             None => task.draw(reverse, count),
             Some(classifier) => {
@@ -306,15 +318,27 @@ impl Uses {
     }
 }
 
-/// What the network sees beside the state, `[1, condition channels, height, width]`.
-fn condition_image<B: Backend>(path: &Path, file: &DenoiserFile, device: &B::Device) -> anyhow::Result<Tensor<B, 4>> {
-    let channels = file.network.condition_channels;
-    if channels == 0 {
-        let message = "this network sees nothing beside the state; train one with condition_channels under [network]";
-        return Err(Usage(message.to_owned()).into());
-    }
-    let shape = SampleShape { channels, ..file.network.shape };
-    Ok(from_pixels(values::picture(path, shape)?, shape, device))
+/// What a super-resolution network is given, `[1, channels, height, width]`.
+fn condition_image<B: Backend>(
+    path: &Path,
+    shape: SampleShape,
+    diffusion: &Diffusion,
+    device: &B::Device,
+) -> anyhow::Result<Tensor<B, 4>> {
+    let low = diffusion.low_resolution.ok_or_else(|| {
+        let message = "this network sees nothing beside the state; --condition is for those trained with \
+                       diffusion.low_resolution";
+        Usage(message.to_owned())
+    })?;
+    let reduced = |side: usize| if side > 1 { side / low.factor } else { 1 };
+    let small = SampleShape { height: reduced(shape.height), width: reduced(shape.width), ..shape };
+    let found = values::open(path)?;
+    let image = if (found.height() as usize, found.width() as usize) == (small.height, small.width) {
+        from_pixels(values::picture(path, small)?, small, device)
+    } else {
+        low.reduce(from_pixels(values::picture(path, shape)?, shape, device))
+    };
+    Ok(low.enlarge(image, [shape.height, shape.width]))
 }
 
 /// Most samples side by side.

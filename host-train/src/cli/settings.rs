@@ -124,8 +124,9 @@ impl Run {
             settings.backend,
             settings.precision
         );
+        let multiple = settings.preset.network.architecture.multiple();
         let data = match &settings.data {
-            Some(path) => dataset::DataSource::guess(&path.to_string_lossy())?.load()?,
+            Some(path) => dataset::folder(path, multiple as u32)?,
             None => dataset::embedded(),
         };
         settings.preset.checked_network(&data)?;
@@ -177,7 +178,7 @@ impl Run {
         let count = self.settings.preset.samples(file.network.classes);
         let bar = Progress::new(task);
         let request = Request { seed: SAMPLING_SEED, count, class: None };
-        let samples = sampler.draw(request, &device, |done| bar.update(done, count));
+        let samples = sampler.draw(request, &self.data.held_out(), &device, |done| bar.update(done, count));
         bar.finish();
         samples.write(&self.dir.file(name))
     }

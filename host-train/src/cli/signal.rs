@@ -146,8 +146,8 @@ impl OnBackend for Task {
                 impute(common, &form, &worker, Resampling { jump: *jump, resamples: *resamples }, *draws)
             }
             Self::Score { levels, anomalies, .. } => {
-                let wanted = format!("the network draws {}, the run's data are {}", form.shape, run.data.shape);
-                anyhow::ensure!(form.shape == run.data.shape, wanted);
+                let (found, wanted) = (form.shape, run.data.shape);
+                anyhow::ensure!(found == wanted, "the network draws {found}, the run's data are {wanted}");
                 score(common, &form, &worker, *levels, anomalies.as_deref(), &reference(run))
             }
         }
@@ -315,4 +315,105 @@ fn write_series(common: &Common, form: &Form, series: &Series) -> anyhow::Result
     files::write_atomically(&common.out, form.to_csv(series).as_bytes())?;
     println!("Wrote {} ({} rows)", common.out.display(), series.rows());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::backend::Flex;
+    use clap::Parser;
+
+    use super::*;
+    use crate::dataset::SampleShape;
+    use crate::denoiser::{Architecture, DenoiserConfig, DenoiserFile, Output, UNetConfig};
+    use crate::diffusion::{DiffusionConfig, Objective, ScheduleConfig};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        task: Task,
+    }
+
+    /// Runs a task on the text with an untrained network of windows of 8 rows and 2 channels; what it writes.
+    fn run(words: &str, text: &str) -> anyhow::Result<String> {
+        let dir = tempfile::tempdir()?;
+        let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 temporary folder").to_owned();
+        std::fs::write(path("in.csv"), text)?;
+        let words = format!("signal {words} --run none --in {} --out {}", path("in.csv"), path("out.csv"));
+        let task = Line::try_parse_from(words.split_whitespace()).unwrap_or_else(|error| panic!("{error}")).task;
+        let unet: UNetConfig =
+            serde_json::from_str(r#"{"widths": [4], "blocks": 1, "middle": 1, "groups": 2, "embedding": 8}"#)?;
+        let (architecture, output) = (Architecture::UNet(unet), Output::Mean);
+        let (shape, self_conditioning, condition_channels) = (SampleShape::signal(8, 2), false, 0);
+        let network = DenoiserConfig { shape, classes: 1, architecture, output, self_conditioning, condition_channels };
+        let net = network.init::<Flex>(1, &Default::default())?;
+        let file = DenoiserFile {
+            network,
+            diffusion: DiffusionConfig::new(Objective::V, 1000, ScheduleConfig::Cosine { offset: 0.008 }),
+            sampling: SamplingConfig::ddim(12, 1.5),
+            channels_scale: Vec::new(),
+            parameters: Vec::new(),
+        };
+        let (diffusion, sampling) = (file.diffusion.build()?, task.sampling(&file.sampling, 1)?);
+        let (table, form) = (sampling.table(&diffusion), Form::of(&file));
+        let sampler = Sampler { net: &net, config: &file.network, diffusion: &diffusion, sampling };
+        let worker = Worker { sampler: &sampler, table: &table, seed: 1, class: 0, device: Default::default() };
+        match &task {
+            Task::Denoise { common, noise_level, mean } => denoise(common, &form, &worker, *noise_level, *mean)?,
+            Task::Impute { common, jump, resamples, draws } => {
+                impute(common, &form, &worker, Resampling { jump: *jump, resamples: *resamples }, *draws)?;
+            }
+            Task::Score { common, levels, .. } => {
+                let reference: Vec<f32> = (0..10 * 16).map(|i| 0.3 * (i as f32).sin()).collect();
+                score(common, &form, &worker, *levels, None, &reference)?;
+            }
+        }
+        Ok(std::fs::read_to_string(path("out.csv"))?)
+    }
+
+    /// 20 rows: two windows and a half.
+    fn rows(cell: impl Fn(usize, usize) -> String) -> String {
+        (0..20).map(|row| format!("{},{}\n", cell(row, 0), cell(row, 1))).collect()
+    }
+
+    #[test]
+    fn gaps_are_filled_and_what_is_known_stays() {
+        let gap = |row: usize, channel: usize| row % 7 == 3 && channel == 0 || row > 17;
+        let text = rows(|row, channel| if gap(row, channel) { String::new() } else { format!("0.1{row:02}") });
+        let filled = run("impute --jump 3 --resamples 2 --draws 2", &text).unwrap();
+        assert_eq!(filled.lines().count(), 20);
+        for (row, line) in filled.lines().enumerate() {
+            for (channel, cell) in line.split(',').enumerate() {
+                let value: f32 = cell.parse().unwrap_or_else(|_| panic!("row {row}: {line}"));
+                let as_written = value == format!("0.1{row:02}").parse::<f32>().unwrap();
+                assert!(value.is_finite() && as_written != gap(row, channel), "row {row}: {line}");
+            }
+        }
+    }
+
+    /// The untrained network says v = 0, so that the data are `signal x`: for noise of 0.5 that is a signal over 1.25.
+    #[test]
+    fn the_expected_signal_is_the_estimate_at_the_step_of_that_noise() {
+        let text = rows(|row, channel| format!("{}", 0.02 * (row + channel) as f32));
+        let found = run("denoise --mean --steps 1000 --noise-level 0.5", &text).unwrap();
+        for (row, line) in found.lines().enumerate() {
+            let value: f32 = line.split(',').next().unwrap().parse().unwrap();
+            assert!((value - 0.02 * row as f32 / 1.25).abs() < 2e-3, "row {row}: {value}");
+        }
+        assert_eq!(run("denoise --noise-level 0.5", &text).unwrap().lines().count(), 20);
+    }
+
+    #[test]
+    fn each_window_gets_a_score_and_gaps_are_refused() {
+        let text = rows(|row, _| format!("{}", if row < 8 { 0.3 } else { 3.0 }));
+        let scores = run("score --levels 2", &text).unwrap();
+        let score = |line: &str| line.split(',').nth(1).unwrap().parse::<f64>().unwrap();
+        let values: Vec<f64> = scores.lines().skip(1).map(score).collect();
+        assert!(scores.starts_with("row,score\n0,") && values.len() == 3 && values[2] > values[0] + 3.0, "{scores}");
+        let gap = rows(|row, _| if row == 4 { String::new() } else { "1".to_owned() });
+        let error = run("score", &gap).unwrap_err();
+        assert!(error.to_string().contains("gap in row 5"), "{error}");
+        assert!(run("denoise --noise-level 0", &text).unwrap_err().to_string().contains("must be more than 0"));
+        let error = run("impute --sampler heun", &text).unwrap_err().to_string();
+        assert!(error.contains("cannot begin or turn back"), "{error}");
+    }
 }

@@ -189,6 +189,7 @@ impl Train {
             denoiser,
             diffusion,
             legend: Legend { class_names: &run.data.class_names, scale: &run.data.channels_scale },
+            held_out: run.data.held_out(),
             validation,
             scorer,
             checkpoints,

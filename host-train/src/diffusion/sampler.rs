@@ -8,7 +8,7 @@ use mote_core::step_table::StepRow;
 
 use super::Diffusion;
 use super::sample::{Denoise, Estimate, Noise, Reverse, SamplingConfig};
-use crate::dataset::SampleShape;
+use crate::dataset::{SampleShape, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::evaluate::npy::Samples;
 use crate::ops::DenoiserBackend;
@@ -185,9 +185,36 @@ impl<'a, B: DenoiserBackend> Sampler<'a, B> {
         values
     }
 
-    /// Draws whole samples.
-    pub fn draw(&self, request: Request, device: &B::Device, progress: impl FnMut(usize)) -> Samples {
-        let units = self.draw_with(request, None, device, progress, |reverse, _| reverse.run(reverse.start(), 0));
+    /// What a super-resolution network is given where nobody gives it an image: the low resolution of a split's samples, for
+    /// sample number i the next one of its class, `[count, channels, height, width]`. None for other networks.
+    pub fn given_of(&self, split: &Split<'_>, request: Request, device: &B::Device) -> Option<Tensor<B, 4>> {
+        let low = self.diffusion.low_resolution.filter(|_| !split.is_empty())?;
+        let mut of_class = vec![Vec::new(); self.config.classes];
+        (0..split.len()).for_each(|index| of_class[usize::from(split.label(index))].push(index));
+        let mut units = Vec::with_capacity(request.count * self.config.shape.len());
+        for number in 0..request.count {
+            let (class, turn) = match request.class {
+                Some(class) => (class, number),
+                None => (number % self.config.classes, number / self.config.classes),
+            };
+            let indices = &of_class[class];
+            units.extend(split.units(*indices.get(turn % indices.len().max(1)).unwrap_or(&0)));
+        }
+        let SampleShape { height, width, .. } = self.config.shape;
+        let samples = from_pixels(units, self.config.shape, device);
+        Some(low.enlarge(low.reduce(samples), [height, width]))
+    }
+
+    /// Draws whole samples; a super-resolution network is given those of `split` ([`Sampler::given_of`]).
+    pub fn draw(
+        &self,
+        request: Request,
+        split: &Split<'_>,
+        device: &B::Device,
+        progress: impl FnMut(usize),
+    ) -> Samples {
+        let given = self.given_of(split, request, device);
+        let units = self.draw_with(request, given, device, progress, |reverse, _| reverse.run(reverse.start(), 0));
         Samples::from_units(units, self.config.shape)
     }
 }
@@ -297,11 +324,12 @@ mod tests {
         let at = |guidance, guidance_rescale| {
             deviations(output(SamplingConfig { guidance_rescale, ..SamplingConfig::ddim(4, guidance) }, 1))
         };
-        let (plain, guided, half, whole) = (at(1.0, 0.0), at(5.0, 0.0), at(5.0, 0.5), at(5.0, 1.0));
+        let (plain, guided, half, whole) = (at(1.0, 0.0), at(30.0, 0.0), at(30.0, 0.5), at(30.0, 1.0));
         for sample in 0..2 {
-            assert!((guided[sample] / plain[sample] - 1.0).abs() > 0.05, "guidance changed nothing");
+            assert!((guided[sample] / plain[sample] - 1.0).abs() > 0.05, "guidance changed nothing: {guided:?}");
             assert!((whole[sample] / plain[sample] - 1.0).abs() < 1e-3, "{whole:?}, not {plain:?}");
-            assert!((half[sample] - 0.5 * (guided[sample] + plain[sample])).abs() < 1e-3, "{half:?}");
+            let middle = 0.5 * (guided[sample] + plain[sample]);
+            assert!((half[sample] / middle - 1.0).abs() < 1e-3, "{half:?}");
         }
     }
 
@@ -311,7 +339,9 @@ mod tests {
         let net = net(&config);
         let sampling = SamplingConfig::ddim(3, 2.0);
         let sampler = Sampler { net: &net, config: &config, diffusion: &diffusion, sampling };
-        let draw = |count, class| sampler.draw(Request { seed: 3, count, class }, &Default::default(), |_| {});
+        let data = crate::dataset::embedded();
+        let draw =
+            |count, class| sampler.draw(Request { seed: 3, count, class }, &data.train(), &Default::default(), |_| {});
         let (many, few) = (draw(BATCH + 5, None), draw(5, None));
         assert!((0..5).all(|number| many.bytes(number) == few.bytes(number)));
         assert_eq!(draw(5, Some(1)).bytes(4), few.bytes(4), "number 4 has class 4 % 3 = 1");
@@ -345,5 +375,28 @@ mod tests {
         assert!(close(&part(&found, 1), &part(&with, 1)), "the variance is the conditional one's");
         assert!(!close(&found, &sampler.given(&CLASSES, Some(image)).guided(&x, &table[1], None)));
         assert!(!close(&found, &sampler.given(&CLASSES, None).guided(&x, &table[1], Some(&previous))));
+    }
+
+    #[test]
+    fn a_super_resolution_network_is_given_the_next_sample_of_each_class() {
+        let data = crate::dataset::embedded();
+        let config = DenoiserConfig { shape: data.shape, classes: 10, condition_channels: 1, ..config() };
+        let (net, device) = (net(&config), Default::default());
+        let low = crate::diffusion::LowResolution { factor: 2, noise: 0.0 };
+        let diffusion = Diffusion { low_resolution: Some(low), ..diffusion() };
+        let sampling = SamplingConfig::ddim(2, 1.0);
+        let sampler = Sampler { net: &net, config: &config, diffusion: &diffusion, sampling };
+        let held_out = data.held_out();
+        let request = Request { seed: 1, count: 23, class: None };
+        let given = sampler.given_of(&held_out, request, &device).unwrap();
+        // Sample 21 has class 1 and is the third of it.
+        let third = (0..held_out.len()).filter(|&index| held_out.label(index) == 1).nth(2).unwrap();
+        let sample = from_pixels::<Flex>(held_out.units(third).collect(), data.shape, &device);
+        assert!(close(&low.reduce(given.clone().narrow(0, 21, 1)), &low.reduce(sample)));
+        let of_one_class =
+            sampler.given_of(&held_out, Request { class: Some(1), count: 3, ..request }, &device).unwrap();
+        assert!(close(&of_one_class.narrow(0, 2, 1), &given.narrow(0, 21, 1)));
+        let drawn = |split: &Split<'_>| sampler.draw(Request { count: 1, ..request }, split, &device, |_| {}).bytes(0);
+        assert_ne!(drawn(&held_out), drawn(&data.train()), "what is given changes what is drawn");
     }
 }

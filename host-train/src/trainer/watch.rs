@@ -12,6 +12,7 @@ use super::checkpoint::{Checkpoints, Keep, Saved};
 use super::fit::{Done, Observer, Verdict};
 use super::run_log::RunLog;
 use super::validation::{Validated, Validation};
+use crate::dataset::Split;
 use crate::denoiser::DenoiserFile;
 use crate::diffusion::{Diffusion, Request, Sampler};
 use crate::evaluate::SAMPLING_SEED;
@@ -106,6 +107,8 @@ pub struct Watch<'a> {
     pub diffusion: &'a Diffusion,
     /// Names of the classes and units of the values.
     pub legend: Legend<'a>,
+    /// Held-out samples, whose low resolution a super-resolution network is given.
+    pub held_out: Split<'a>,
     /// Held-out samples, where there are any.
     pub validation: Option<Validation<'a>>,
     /// The judge, where the data has one.
@@ -202,7 +205,8 @@ impl<B: DenoiserBackend> Watching<'_, '_, B> {
         self.watch.log.note(note);
         let DenoiserFile { network, sampling, .. } = self.watch.denoiser;
         let sampler = Sampler { net, config: network, diffusion: self.watch.diffusion, sampling: sampling.clone() };
-        Ok(sampler.draw(Request { seed: SAMPLING_SEED, count, class: None }, &self.device, |_| ()))
+        let request = Request { seed: SAMPLING_SEED, count, class: None };
+        Ok(sampler.draw(request, &self.watch.held_out, &self.device, |_| ()))
     }
 }
 

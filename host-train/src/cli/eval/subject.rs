@@ -3,14 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
 use burn::backend::Flex;
 use clap::ArgGroup;
 
 use crate::cli::Usage;
 use crate::cli::sample::{SamplingArgs, open_run, weights_file};
 use crate::cli::settings::Run;
-use crate::denoiser::DenoiserFile;
 use crate::diffusion::{Request, Sampler};
 use crate::evaluate::SAMPLING_SEED;
 use crate::evaluate::draw::draw;
@@ -19,6 +17,7 @@ use crate::evaluate::npy::Samples;
 use crate::evaluate::score::FEWEST;
 use crate::files;
 use crate::progress::Progress;
+use crate::trainer::read_denoiser;
 
 /// Which samples.
 #[derive(Debug, clap::Args)]
@@ -89,7 +88,7 @@ impl SubjectArgs {
         let progress = Progress::new("drawing samples");
         let update = |done| progress.update(done, n);
         let samples = match run {
-            Some(_) => self.draw_floats(&path, &file, update)?,
+            Some(run) => self.draw_floats(run, &path, update)?,
             None => draw(&file, SAMPLING_SEED, n, update)?,
         };
         progress.finish();
@@ -97,8 +96,8 @@ impl SubjectArgs {
         Ok(Subject { name: path.display().to_string(), file_sha256: files::sha256(&file), samples, drawing })
     }
 
-    fn draw_floats(&self, path: &Path, file: &[u8], progress: impl FnMut(usize)) -> anyhow::Result<Samples> {
-        let file = DenoiserFile::from_bytes(file).with_context(|| path.display().to_string())?;
+    fn draw_floats(&self, run: &Run, path: &Path, progress: impl FnMut(usize)) -> anyhow::Result<Samples> {
+        let file = read_denoiser(path)?;
         let sampling = self.sampling.apply(&file.sampling)?;
         let (device, diffusion) = (Default::default(), file.diffusion.build()?);
         sampling.check(&diffusion).map_err(|error| Usage(error.to_string()))?;
@@ -106,6 +105,6 @@ impl SubjectArgs {
         let net = file.net::<Flex>(&device)?;
         let sampler = Sampler { net: &net, config: &file.network, diffusion: &diffusion, sampling };
         let request = Request { seed: SAMPLING_SEED, count: self.samples, class: None };
-        Ok(sampler.draw(request, &device, progress))
+        Ok(sampler.draw(request, &run.data.held_out(), &device, progress))
     }
 }

@@ -34,7 +34,7 @@ pub(in crate::cli) struct SamplingArgs {
     /// predictor-corrector: Langevin rows a level [default: 1]
     #[arg(long, value_name = "N")]
     correctors: Option<usize>,
-    /// langevin: rows a level [default: 4]
+    /// langevin: rows a level [default: 20]
     #[arg(long, value_name = "N")]
     langevin_steps: Option<usize>,
     /// predictor-corrector, langevin: signal-to-noise ratio of a Langevin row [default: 0.16]
@@ -68,7 +68,7 @@ enum SamplerName {
     Ddim,
     /// Euler on the probability-flow ODE
     Euler,
-    /// Heun on the probability-flow ODE (Karras et al. 2022)
+    /// Heun on the probability-flow ODE (Karras et al. 2022); karras levels of sigma 0.002 to 80 unless others are asked for
     Heun,
     /// DPM-Solver++ 2M (Lu et al. 2022)
     Dpmpp2m,
@@ -119,7 +119,9 @@ impl SamplingArgs {
             ..base.clone()
         };
         config.sampler = rest.sampler(config.sampler);
-        if matches!(config.sampler, SamplerConfig::Langevin { .. }) && config.sigma_range.is_none() {
+        // Both take steps in sigma, which is without bound where a schedule ends in noise alone.
+        let in_sigma = matches!(config.sampler, SamplerConfig::Langevin { .. } | SamplerConfig::Heun);
+        if in_sigma && self.sampler.is_some() && config.sigma_range.is_none() {
             config.sigma_range = Some([0.002, 80.0]);
             if self.spacing.is_none() {
                 config.spacing = SpacingConfig::Karras { rho: 7.0 };
@@ -177,7 +179,7 @@ impl SamplingArgs {
             (SamplerName::Langevin, base) => {
                 let (steps, snr) = match base {
                     SamplerConfig::Langevin { steps, snr } => (steps, snr),
-                    _ => (4, 0.16),
+                    _ => (20, 0.16),
                 };
                 SamplerConfig::Langevin {
                     steps: self.langevin_steps.take().unwrap_or(steps),
@@ -257,8 +259,11 @@ mod tests {
         assert_eq!(found, SamplingConfig { sampler, steps: 50, guidance_interval: Some([0.3, 5.0]), ..base.clone() });
         assert_eq!(apply("--eta 0.5").unwrap().sampler, SamplerConfig::Ddim { eta: 0.5 });
         let langevin = apply("--sampler langevin --snr 0.1").unwrap();
-        assert_eq!(langevin.sampler, SamplerConfig::Langevin { steps: 4, snr: 0.1 });
-        assert_eq!((langevin.spacing, langevin.sigma_range), (SpacingConfig::Karras { rho: 7.0 }, Some([0.002, 80.0])));
+        assert_eq!(langevin.sampler, SamplerConfig::Langevin { steps: 20, snr: 0.1 });
+        for config in [langevin, apply("--sampler heun").unwrap()] {
+            assert_eq!((config.spacing, config.sigma_range), (SpacingConfig::Karras { rho: 7.0 }, Some([0.002, 80.0])));
+        }
+        assert_eq!(apply("--sampler heun --spacing linspace").unwrap().spacing, SpacingConfig::Linspace);
         assert_eq!(apply("--threshold dynamic").unwrap().threshold, Threshold::Dynamic { quantile: 0.995 });
     }
 

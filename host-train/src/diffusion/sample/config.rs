@@ -202,12 +202,20 @@ impl SamplingConfig {
         }
         if let SamplerConfig::Langevin { steps, .. } = *sampler {
             ensure(steps >= 1, "langevin steps", steps, "give at least 1")?;
-            // What is noise at one level must not drown the next: the state is only rescaled from one to the other.
-            let levels = self.levels(diffusion);
-            let ratio = levels.windows(2).map(|pair| pair[0].sigma() / pair[1].sigma()).fold(1.0, f64::max);
-            let needed = "give more steps, karras spacing or a narrower sigma_range, so that it is at most 3";
-            ensure(ratio <= 3.0, "the greatest ratio of neighboring sigmas", format!("{ratio:.1}"), needed)?;
         }
+        // Langevin: what is noise at one level must not drown the next, as the state is only rescaled from one to the other.
+        // Heun: the second slope corrects the first one by half the ratio, far from the data an error without bound.
+        let (limit, least_sigma) = match *sampler {
+            SamplerConfig::Langevin { .. } => (3.0, 0.0),
+            SamplerConfig::Heun => (50.0, 0.1),
+            _ => (f64::INFINITY, 0.0),
+        };
+        let levels = self.levels(diffusion);
+        let pairs = levels.windows(2).filter(|pair| pair[1].sigma() > least_sigma);
+        let ratio = pairs.map(|pair| pair[0].sigma() / pair[1].sigma()).fold(1.0, f64::max);
+        let needed =
+            format!("give more steps, karras spacing or a narrower sigma_range, so that it is at most {limit}");
+        ensure(ratio <= limit, "the greatest ratio of neighboring sigmas", format!("{ratio:.1}"), needed)?;
         if let SpacingConfig::Karras { rho } = *spacing {
             ensure(rho.is_finite() && rho >= 1.0, "rho", rho, "give at least 1")?;
         }
@@ -364,7 +372,6 @@ mod tests {
             "{ kind = \"ddpm\" }",
             "{ kind = \"ddim\", eta = 0.5 }",
             "{ kind = \"euler\" }",
-            "{ kind = \"heun\" }",
             "{ kind = \"dpmpp2m\" }",
             "{ kind = \"churn\", gamma = 0.2 }",
             "{ kind = \"consistency\" }",
@@ -380,12 +387,16 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         let base = SamplingConfig::ddim(16, 1.0);
         let langevin = SamplingConfig {
+            steps: 20,
             sampler: SamplerConfig::Langevin { steps: 4, snr: 0.16 },
             sigma_range: Some([0.002, 80.0]),
             spacing: SpacingConfig::Karras { rho: 7.0 },
             ..base.clone()
         };
         langevin.check(&cosine()).unwrap();
+        SamplingConfig { sampler: SamplerConfig::Heun, sigma_range: Some([0.002, 80.0]), ..base.clone() }
+            .check(&cosine())
+            .unwrap();
         let wrong = [
             SamplingConfig { steps: 0, ..base.clone() },
             SamplingConfig { steps: 1001, ..base.clone() },
@@ -395,8 +406,10 @@ mod tests {
             SamplingConfig { sampler: SamplerConfig::Ddim { eta: -0.1 }, ..base.clone() },
             SamplingConfig { sampler: SamplerConfig::Langevin { steps: 0, snr: 0.1 }, ..langevin.clone() },
             SamplingConfig { sampler: SamplerConfig::Langevin { steps: 1, snr: 0.0 }, ..langevin.clone() },
-            SamplingConfig { sigma_range: None, ..langevin.clone() },
+            SamplingConfig { steps: 5, ..langevin.clone() },
             SamplingConfig { sigma_range: Some([1e9, 1e10]), ..base.clone() },
+            // The cosine schedule ends at sigma 20,000.
+            SamplingConfig { sampler: SamplerConfig::Heun, ..base.clone() },
             SamplingConfig { spacing: SpacingConfig::Karras { rho: 0.0 }, ..base.clone() },
             SamplingConfig { threshold: Threshold::Clamp { limit: 0.0 }, ..base.clone() },
             SamplingConfig { threshold: Threshold::Dynamic { quantile: 1.1 }, ..base.clone() },
