@@ -36,6 +36,8 @@ enum Verb {
     Demo(verb::demo::Arguments),
     /// Set up what is missing, then run every check and test, the emulated firmware's included
     Test(verb::test::Arguments),
+    /// Fetch data sets, list them, and look at any data before training on it (passed on to mote-data)
+    Data(verb::data::Arguments),
     /// Train a teacher (passed on to mote-train)
     Train(verb::training::Arguments),
     /// Distill the trained teacher into a small student with few steps (passed on to mote-train)
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         Verb::Setup(arguments) => verb::setup::run(&arguments),
         Verb::Demo(arguments) => verb::demo::run(&arguments),
         Verb::Test(arguments) | Verb::Ci(arguments) => verb::test::run(&arguments),
+        Verb::Data(arguments) => verb::data::run(&arguments),
         Verb::Train(arguments) => verb::training::run("train", &arguments),
         Verb::Distill(arguments) => verb::training::run("distill", &arguments),
         Verb::Ema(arguments) => verb::training::run("ema", &arguments),

@@ -1,6 +1,7 @@
 //! One module a verb.
 
 pub(crate) mod bench;
+pub(crate) mod data;
 pub(crate) mod demo;
 pub(crate) mod flash;
 pub(crate) mod generate;

@@ -1,26 +1,39 @@
 //! Labelled samples in memory: images, windows of signals, rows of tables.
 
 mod augment;
+mod error;
+pub mod fetch;
 mod folder;
+mod idx;
+mod images;
 mod packed;
+mod scale;
 mod shape;
+mod source;
+mod split;
+mod table;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
+
+use image::RgbaImage;
 
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 pub use augment::{Augment, AugmentError, Augmentation};
-pub use folder::folder;
+pub use error::DatasetError;
+pub use images::{Channels, Filter, ImageOptions, Resize, Size};
 pub use packed::parse_packed;
+pub use scale::Scaling;
 pub use shape::SampleShape;
+pub use source::{DataOptions, DataSource};
+pub use split::HELD_OUT_EVERY;
+pub use table::TableOptions;
+
+use split::every_fifth;
 
 /// The embedded set's file; `data/fashion14.md` describes every byte and where it came from.
 pub const EMBEDDED_FILE: &[u8] = include_bytes!("../../data/fashion14.bin");
-
-/// Where nothing else divides a set, the samples of a class are numbered in order and number k is held out where `k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1`.
-pub const HELD_OUT_EVERY: usize = 5;
 
 /// Labelled samples of one shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +54,10 @@ pub struct Dataset {
     pub sha256: String,
     /// Where the samples come from, where that is known.
     pub provenance: Option<Provenance>,
+    /// One name a channel for tables and signals that have them; else empty.
+    pub channel_names: Vec<String>,
+    /// What loading left out or changed, to be shown to whoever trains on it; one line each.
+    pub notes: Vec<String>,
 }
 
 /// The numbers of all samples.
@@ -84,72 +101,6 @@ pub struct Split<'a> {
     pub indices: Vec<usize>,
 }
 
-/// Why a data set cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DatasetError {
-    /// The folder is missing or cannot be listed.
-    #[error("cannot read the data folder {}: {cause}; give a folder with one sub-folder of PNG or JPEG images a class", path.display())]
-    Folder {
-        /// The folder asked for.
-        path: PathBuf,
-        /// What the system said.
-        cause: std::io::Error,
-    },
-    /// The folder has no sub-folders, or more than 256.
-    #[error("{} has {found} sub-folders; a data folder has one sub-folder a class, 1 to 256 of them", path.display())]
-    Classes {
-        /// The folder asked for.
-        path: PathBuf,
-        /// Sub-folders found.
-        found: usize,
-    },
-    /// A class has too few images to hold any out.
-    #[error("{} has {found} PNG or JPEG images; a class needs at least {HELD_OUT_EVERY}, so that one can be held out", path.display())]
-    TooFew {
-        /// The class's folder.
-        path: PathBuf,
-        /// Images found.
-        found: usize,
-    },
-    /// A file cannot be decoded.
-    #[error("cannot decode {}: {cause}; replace or remove this file", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the decoder said.
-        cause: image::ImageError,
-    },
-    /// A file's size differs from the first file's.
-    #[error("{} is {}x{} pixels, but {} is {}x{}; make all images one size", path.display(), size.0, size.1, first.display(), first_size.0, first_size.1)]
-    OddSize {
-        /// The file.
-        path: PathBuf,
-        /// Its width and height.
-        size: (u32, u32),
-        /// The first file of the folder.
-        first: PathBuf,
-        /// Its width and height.
-        first_size: (u32, u32),
-    },
-    /// The network's levels cannot halve this size.
-    #[error("{} is {}x{} pixels; the network halves both sides evenly, so make them multiples of {multiple} (say {}x{})", path.display(), size.0, size.1, size.0.next_multiple_of(*multiple), size.1.next_multiple_of(*multiple))]
-    Indivisible {
-        /// The file.
-        path: PathBuf,
-        /// Its width and height.
-        size: (u32, u32),
-        /// What both must be multiples of.
-        multiple: u32,
-    },
-    /// Something that works on pixels was given a signal or a table.
-    #[error("this needs images of one byte a value; the data are {0} numbers a sample (height x width x channels)")]
-    NotImages(SampleShape),
-    /// A packed file (`data/fashion14.md`) is damaged.
-    #[error("damaged data set file: {0}")]
-    Packed(&'static str),
-}
-
 /// The embedded default set: 4,000 Fashion-MNIST images, 14x14x1, 10 classes; image i has label `i % 10`.
 pub fn embedded() -> Dataset {
     parse_packed(EMBEDDED_FILE).expect("the embedded file is under a hash test")
@@ -172,8 +123,18 @@ impl Dataset {
         assert_eq!(length, labels.len() * shape.len(), "{} labels for {length} values of {shape} each", labels.len());
         assert!(labels.iter().all(|&label| usize::from(label) < class_names.len()), "a label has no class name");
         let held_out = every_fifth(&labels);
-        let (channels_scale, sha256, provenance) = (Vec::new(), String::new(), None);
-        let set = Self { shape, values, labels, class_names, channels_scale, held_out, sha256, provenance };
+        let set = Self {
+            shape,
+            values,
+            labels,
+            class_names,
+            channels_scale: Vec::new(),
+            held_out,
+            sha256: String::new(),
+            provenance: None,
+            channel_names: Vec::new(),
+            notes: Vec::new(),
+        };
         Self { sha256: set.hash(), ..set }
     }
 
@@ -281,17 +242,6 @@ impl Dataset {
     }
 }
 
-/// Holds out number k of each class where `k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1`.
-fn every_fifth(labels: &[u16]) -> Vec<bool> {
-    let mut seen = HashMap::new();
-    let number = |label| {
-        let seen = seen.entry(label).or_insert(0);
-        *seen += 1;
-        *seen - 1
-    };
-    labels.iter().map(number).map(|number| number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1).collect()
-}
-
 impl<'a> Split<'a> {
     /// Number of samples.
     pub fn len(&self) -> usize {
@@ -349,6 +299,46 @@ impl ChannelScale {
     pub fn to_natural(self, unit: f32) -> f32 {
         self.offset + self.scale * unit
     }
+}
+
+impl Provenance {
+    /// The file that keeps it beside data.
+    pub const FILE: &str = "provenance.json";
+
+    /// What [`Self::FILE`] in `dir` says, if there is one.
+    fn beside(dir: &Path) -> Result<Option<Self>, DatasetError> {
+        let path = dir.join(Self::FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).map_err(DatasetError::read(&path))?;
+        let fix = "it is an object of name, licence, attribution and url; correct or remove it";
+        serde_json::from_str(&text).map(Some).map_err(|cause| DatasetError::refused(&path, cause.to_string(), fix))
+    }
+}
+
+/// Images that come as one array `[n, height, width, channels]`, brought to the size and channels that are asked for.
+fn array_images(
+    path: &Path,
+    [height, width, channels]: [usize; 3],
+    pixels: Vec<u8>,
+    options: &ImageOptions,
+) -> Result<(SampleShape, Vec<u8>, Vec<String>), DatasetError> {
+    if *options == ImageOptions::default() {
+        return Ok((SampleShape::image(height, width, channels), pixels, Vec::new()));
+    }
+    let to_rgba = |pixel: &[u8]| match *pixel {
+        [gray] => [gray, gray, gray, 255],
+        [red, green, blue] => [red, green, blue, 255],
+        _ => [pixel[0], pixel[1], pixel[2], pixel[3]],
+    };
+    let picture = |image: &[u8]| {
+        let pixels: Vec<u8> = image.chunks_exact(channels).flat_map(to_rgba).collect();
+        RgbaImage::from_raw(width as u32, height as u32, pixels).expect("four bytes a pixel")
+    };
+    let pictures = pixels.chunks_exact(height * width * channels).map(|image| (path, picture(image))).collect();
+    let samples = options.assemble(pictures)?;
+    Ok((samples.shape, samples.pixels, samples.notes))
 }
 
 /// The value a network sees for a pixel: `v / 127.5 - 1`, in [-1, 1].

@@ -36,7 +36,7 @@ impl DataArgs {
     /// If there is no judge of the data: none is trained silently.
     pub(super) fn load(&self, run: Option<&Run>) -> anyhow::Result<Loaded> {
         let dataset = match (&self.data, run) {
-            (Some(path), _) => dataset::folder(path, 1)?,
+            (Some(path), _) => dataset::DataSource::guess(&path.to_string_lossy())?.load()?,
             (None, Some(run)) => run.data.clone(),
             (None, None) => dataset::embedded(),
         };

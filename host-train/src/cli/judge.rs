@@ -38,7 +38,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let set = match &args.data {
-        Some(path) => dataset::folder(path, 1)?,
+        Some(path) => dataset::DataSource::guess(&path.to_string_lossy())?.load()?,
         None => dataset::embedded(),
     };
     let file = match (&args.out, &args.judge) {

@@ -124,9 +124,8 @@ impl Run {
             settings.backend,
             settings.precision
         );
-        let multiple = settings.preset.network.architecture.multiple();
         let data = match &settings.data {
-            Some(path) => dataset::folder(path, multiple as u32)?,
+            Some(path) => dataset::DataSource::guess(&path.to_string_lossy())?.load()?,
             None => dataset::embedded(),
         };
         settings.preset.checked_network(&data)?;
