@@ -7,7 +7,7 @@ use mote_core::format::{ConvSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
 use mote_core::kernel::Destination;
 use mote_core::model::{Element, Row, Tensor};
 use mote_core::plan::{self, Room};
-use mote_train::dataset::{Dataset, embedded};
+use mote_train::dataset::{DataSource, Dataset, embedded};
 use mote_train::evaluate::SAMPLING_SEED;
 use mote_train::evaluate::draw::draw;
 use mote_train::evaluate::judge::Judge;
@@ -192,7 +192,9 @@ fn eval_of_other_data_without_a_judge_says_how_to_make_one_and_that_works() {
         }
     }
     let samples = dir.path().join("samples.npy");
-    rows_of_classes(&mote_train::dataset::folder(&data, 1).unwrap().held_out(), 10).write(&samples).unwrap();
+    rows_of_classes(&DataSource::guess(&data.to_string_lossy()).unwrap().load().unwrap().held_out(), 10)
+        .write(&samples)
+        .unwrap();
     let judge = dir.path().join("judge.safetensors");
     let paths = [("--samples-file", samples), ("--data", data.clone())];
     let output = mote_train(&["eval"], &paths);

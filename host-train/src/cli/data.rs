@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use super::Usage;
 use super::settings::Run;
-use crate::dataset::{self, Dataset};
+use crate::dataset::{self, DataOptions, Dataset};
 use crate::evaluate::judge::{self, Judge, Shape};
 use crate::evaluate::score::{Part, Scorer};
 use crate::files;
@@ -14,9 +14,9 @@ use crate::files;
 /// Real samples and the classifier that judges others.
 #[derive(Debug, clap::Args)]
 pub(super) struct DataArgs {
-    /// Data folder, a sub-folder of images a class [default: the run's, else the embedded data set]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    // Without any, a run's own data, else the embedded set.
+    #[command(flatten)]
+    data: DataOptions,
     /// Judge made by `mote-train judge --train` for that data [default: the embedded one, for the embedded data set]
     #[arg(long, value_name = "FILE")]
     judge: Option<PathBuf>,
@@ -35,8 +35,9 @@ impl DataArgs {
     /// # Errors
     /// If there is no judge of the data: none is trained silently.
     pub(super) fn load(&self, run: Option<&Run>) -> anyhow::Result<Loaded> {
-        let dataset = match (&self.data, run) {
-            (Some(path), _) => dataset::DataSource::guess(&path.to_string_lossy())?.load()?,
+        let source = self.data.source().map_err(|error| Usage(error.to_string()))?;
+        let dataset = match (&source, run) {
+            (Some(source), _) => source.load()?,
             (None, Some(run)) => run.data.clone(),
             (None, None) => dataset::embedded(),
         };
@@ -46,8 +47,8 @@ impl DataArgs {
             None if dataset.sha256 == dataset::embedded().sha256 => judge::EMBEDDED_FILE.to_vec(),
             None if shape.needs_no_network() => Judge::of_values(shape).to_bytes(),
             None => {
-                let data = self.data.as_ref().or(run.and_then(|run| run.settings.data.as_ref()));
-                let data = data.map_or("DATA".to_owned(), |path| path.display().to_string());
+                let of_run = || run.and_then(|run| Some(run.settings.data.as_ref()?.display().to_string()));
+                let data = self.data.data.clone().or_else(of_run).unwrap_or_else(|| "DATA".to_owned());
                 let message = format!(
                     "there is no judge of these data ({shape}); make one, once: \
                      `mote-train judge --train --data {data} --out judge.safetensors`, then give `--judge judge.safetensors`"

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::Usage;
-use crate::dataset::{self, Augmentation};
+use crate::dataset::{Augmentation, DataOptions, Dataset};
 use crate::evaluate::judge::{EMBEDDED_FILE, Judge, Recipe, Shape};
 use crate::evaluate::score::Scorer;
 use crate::files;
@@ -21,9 +21,8 @@ pub(super) struct Args {
     /// Judge to read instead of the embedded one
     #[arg(long, value_name = "FILE", conflicts_with = "train")]
     judge: Option<PathBuf>,
-    /// Data folder, a sub-folder of images a class [default: the embedded data set]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataOptions,
     /// Seed of the training
     #[arg(long, default_value_t = Recipe::default().seed, requires = "train")]
     seed: u64,
@@ -37,10 +36,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    let set = match &args.data {
-        Some(path) => dataset::DataSource::guess(&path.to_string_lossy())?.load()?,
-        None => dataset::embedded(),
-    };
+    let source = args.data.source().map_err(|error| Usage(error.to_string()))?;
+    let set = source.unwrap_or_default().load()?;
     let file = match (&args.out, &args.judge) {
         (Some(out), _) => {
             let recipe = Recipe::of(&set.train());
@@ -90,7 +87,7 @@ fn augmentation(text: &str) -> Result<Augmentation, String> {
     Ok(written.augment)
 }
 
-fn train(set: &dataset::Dataset, recipe: &Recipe) -> Judge {
+fn train(set: &Dataset, recipe: &Recipe) -> Judge {
     let progress = Progress::new("training the judge");
     let judge = Judge::train(&set.train(), recipe, |step, steps, loss| {
         progress.update_with(step, steps, &format!("loss {loss:.3}"));
