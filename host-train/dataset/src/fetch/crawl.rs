@@ -82,10 +82,9 @@ const VARIANTS: [&str; 19] = [
 /// The name without what tells variants apart (colors, numbers, `new` and `old`), with `-` for its folders.
 fn base(name: &str) -> String {
     let (folder, stem) = name.rsplit_once('/').unwrap_or(("", name));
-    let plain =
-        |word: &str| ["light", "dark"].iter().find_map(|shade| word.strip_prefix(shade)).unwrap_or(word).to_owned();
+    let plain = |word| ["light", "dark"].iter().find_map(|shade| str::strip_prefix(word, shade)).unwrap_or(word);
     let words = stem.split(['_', '-']).map(|word| word.trim_end_matches(|letter: char| letter.is_ascii_digit()));
-    let kept: Vec<&str> = words.filter(|word| !word.is_empty() && !VARIANTS.contains(&&plain(word)[..])).collect();
+    let kept: Vec<&str> = words.filter(|word| !word.is_empty() && !VARIANTS.contains(&plain(word))).collect();
     let kept = if kept.is_empty() { stem.to_owned() } else { kept.join("_") };
     if folder.is_empty() { kept } else { format!("{}-{kept}", folder.replace('/', "-")) }
 }

@@ -163,10 +163,10 @@ fn draw(set: &Dataset, rows: usize) -> anyhow::Result<Vec<u8>> {
         .collect();
     ensure!(!sections.is_empty(), "a class has neither training nor held-out samples; there is nothing to draw");
     let legend = Legend { class_names: &set.class_names, scale: &set.channels_scale };
-    let foot = set
-        .provenance
-        .as_ref()
-        .map_or_else(String::new, |origin| format!("{} ({})", origin.attribution, origin.licence));
+    // The licence's name; what more is said of it is in `describe`.
+    let licence = |licence: &str| licence.split(';').next().unwrap_or_default().to_owned();
+    let foot = set.provenance.as_ref().map(|origin| format!("{} ({})", origin.attribution, licence(&origin.licence)));
+    let foot = foot.unwrap_or_default();
     sheet(legend, &sections, rows, &foot)?.to_png().context("cannot make the picture")
 }
 
