@@ -9,7 +9,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Builds both programs once, as `cargo test --workspace` has them: with the whole workspace named, the dependencies keep
+/// Builds the programs once, as `cargo test --workspace` has them: with the whole workspace named, the dependencies keep
 /// their features and burn is not compiled again.
 ///
 /// # Panics
@@ -17,9 +17,10 @@ pub fn root() -> PathBuf {
 pub fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let arguments = ["build", "--quiet", "--locked", "--workspace", "--bin", "mote-train", "--bin", "xtask"];
-        let status = Command::new(env!("CARGO")).current_dir(root()).args(arguments).status().expect("cargo starts");
-        assert!(status.success(), "mote-train or xtask does not build");
+        let programs = ["mote-train", "mote-data", "xtask"].into_iter().flat_map(|program| ["--bin", program]);
+        let mut build = Command::new(env!("CARGO"));
+        build.current_dir(root()).args(["build", "--quiet", "--locked", "--workspace"]).args(programs);
+        assert!(build.status().expect("cargo starts").success(), "a program does not build");
     });
     // The test that runs lies in `deps`, beside the programs.
     let mut path = std::env::current_exe().expect("the test's own path");

@@ -60,6 +60,8 @@ enum Verb {
     Eval(verb::training::Arguments),
     /// Train the classifier that `eval` measures samples of other data with, or print its accuracy (passed on to mote-train)
     Judge(verb::training::Arguments),
+    /// Compare real, float, int8 and chip samples of a run (passed on to mote-train)
+    Report(verb::training::Arguments),
     /// Show everything about a .mote file: shapes, steps, operations, memory over time, estimated times on chips
     Inspect(verb::inspect::Arguments),
     /// Draw pictures with a .mote file, on the host or on the emulated chip: the same bytes either way
@@ -101,6 +103,7 @@ fn main() -> ExitCode {
         Verb::Weights(arguments) => verb::training::run("weights", &arguments),
         Verb::Eval(arguments) => verb::training::run("eval", &arguments),
         Verb::Judge(arguments) => verb::training::run("judge", &arguments),
+        Verb::Report(arguments) => verb::training::run("report", &arguments),
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),
         Verb::Flash(arguments) => verb::flash::run(&arguments),
