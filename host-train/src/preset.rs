@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Dataset;
+use crate::dataset::{DataSource, Dataset};
 use crate::denoiser::{Architecture, DenoiserConfig, Output};
 use crate::diffusion::DiffusionConfig;
 use crate::diffusion::sample::SamplingConfig;
@@ -16,13 +16,24 @@ use crate::files;
 use crate::trainer::{TeacherConfig, WatchConfig};
 
 /// The named presets, `presets/*.toml`.
-pub const NAMED: [(&str, &str); 2] =
-    [("demo", include_str!("../presets/demo.toml")), ("toy", include_str!("../presets/toy.toml"))];
+pub const NAMED: [(&str, &str); 8] = [
+    ("demo", include_str!("../presets/demo.toml")),
+    ("fashion", include_str!("../presets/fashion.toml")),
+    ("fugue", include_str!("../presets/fugue.toml")),
+    ("crawl", include_str!("../presets/crawl.toml")),
+    ("motion", include_str!("../presets/motion.toml")),
+    ("toy", include_str!("../presets/toy.toml")),
+    ("toy-signal", include_str!("../presets/toy-signal.toml")),
+    ("toy-table", include_str!("../presets/toy-table.toml")),
+];
 
 /// A complete recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preset {
+    /// The data; the embedded set where nothing is said.
+    #[serde(default)]
+    pub data: DataSource,
     /// Sizes of the network that do not come from the data.
     pub network: NetworkPreset,
     /// Process and objective.
@@ -201,14 +212,37 @@ impl Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::{SampleShape, Values};
+
+    /// The data that a named preset is for, or two blank samples of its shape where they would have to be fetched.
+    fn data(preset: &Preset) -> Dataset {
+        let DataSource::Fetched { name, .. } = &preset.data else {
+            return preset.data.load().unwrap();
+        };
+        let (shape, classes) = match &name[..] {
+            "fashion" => (SampleShape::image(28, 28, 1), 10),
+            "fugue" => (SampleShape::image(16, 16, 4), 10),
+            "crawl" => (SampleShape::image(32, 32, 4), 10),
+            "motion" => (SampleShape::signal(128, 6), 7),
+            _ => panic!("{name}: say here what it holds"),
+        };
+        let values = match shape.is_image() {
+            true => Values::Bytes(vec![0; 2 * shape.len()]),
+            false => Values::Floats(vec![0.0; 2 * shape.len()]),
+        };
+        Dataset::new(shape, values, vec![0; 2], (0..classes).map(|class: u32| class.to_string()).collect())
+    }
 
     #[test]
-    fn named_presets_are_usable_with_the_embedded_data() {
-        for (name, _) in NAMED {
+    fn named_presets_are_usable_with_their_data_and_become_models() {
+        for (name, text) in NAMED {
             let preset = Preset::find(name).unwrap();
             preset.check().unwrap();
-            preset.checked_network(&crate::dataset::embedded()).unwrap();
-            preset.diffusion.build().unwrap();
+            let data = data(&preset);
+            assert!(preset.network.export, "{name}");
+            preset.checked_network(&data).unwrap();
+            preset.train.augment.check(data.shape).unwrap();
+            assert!(text.starts_with("# "), "{name} does not say what it is");
         }
     }
 

@@ -68,7 +68,7 @@ fn wrong_settings_are_one_clear_line_and_leave_nothing() {
     let run = folder.path().join("run");
     for (args, code, wanted) in [
         (&["train", "--preset", "dmeo"][..], 2, "there is no preset dmeo"),
-        (&["train", "--data", "/nowhere"][..], 1, "cannot read the data folder /nowhere"),
+        (&["train", "--data", "/nowhere"][..], 2, "there is no file or folder /nowhere"),
         (&["distill"][..], 2, "holds no trained teacher"),
     ] {
         let Output { status, stderr, .. } = mote_train(args, &run).output().unwrap();

@@ -125,3 +125,23 @@ fn the_whole_recipe_is_printed_and_its_fields_can_be_set() {
     assert!(parts.contains("make batch a multiple of optimizer.accumulate"), "{parts}");
     assert!(!run.exists(), "a refused run left its folder");
 }
+
+/// The three kinds of samples, from data to a student, in seconds: an image (`resume.rs` has more), a signal, a vector.
+#[test]
+fn a_signal_and_a_table_train_to_a_student() {
+    let folder = tempfile::tempdir().unwrap();
+    for preset in ["toy-signal", "toy-table"] {
+        let run = folder.path().join(preset);
+        let said = succeed(&["train", "--preset", preset], &run);
+        assert!(said.contains("computed by mote-dataset"), "{said}");
+        succeed(&["distill"], &run);
+        let text = std::fs::read_to_string(run.join("logs/validation.csv")).unwrap();
+        let losses: Vec<f64> =
+            text.lines().skip(1).map(|row| row.split(',').nth(1).unwrap().parse().unwrap()).collect();
+        assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{preset}: {losses:?}");
+        assert!(run.join("student.safetensors").exists());
+    }
+    // A table needs no trained judge: its values are its features.
+    let scores = std::fs::read_to_string(folder.path().join("toy-table/logs/scores.csv")).unwrap();
+    assert!(scores.lines().nth(1).unwrap().starts_with("400,200,"), "{scores}");
+}

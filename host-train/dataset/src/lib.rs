@@ -11,6 +11,7 @@ mod scale;
 mod shape;
 mod source;
 mod split;
+pub mod synthetic;
 mod table;
 
 use std::path::Path;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::images::ImageOptions;
 use super::table::TableOptions;
-use super::{Dataset, DatasetError, Provenance, embedded, fetch, folder, idx, table};
+use super::{Dataset, DatasetError, Provenance, embedded, fetch, folder, idx, synthetic, table};
 
 /// A data set that is not yet loaded. In TOML, for example:
 ///
@@ -22,6 +22,10 @@ pub enum DataSource {
     /// The embedded default: 4,000 Fashion-MNIST images, 14x14.
     #[default]
     Embedded,
+    /// Computed waves in two channels, 32 samples in time, three classes: [`synthetic::waves`].
+    Waves,
+    /// Computed points of a plane on two half circles, a class each: [`synthetic::moons`].
+    Moons,
     /// A set that `cargo xtask data fetch NAME` fetched.
     Fetched {
         /// One of [`fetch::SETS`].
@@ -115,8 +119,9 @@ impl DataSource {
     pub fn guess(what: &str) -> Result<Self, DatasetError> {
         let path = PathBuf::from(what);
         let (images, table) = (ImageOptions::default(), TableOptions::default());
-        if what == "embedded" {
-            return Ok(Self::Embedded);
+        let computed = [("embedded", Self::Embedded), ("waves", Self::Waves), ("moons", Self::Moons)];
+        if let Some((_, source)) = computed.into_iter().find(|(name, _)| *name == what) {
+            return Ok(source);
         }
         if !path.exists() {
             if fetch::SETS.iter().any(|set| set.name == what) {
@@ -124,7 +129,7 @@ impl DataSource {
             }
             let known: Vec<&str> = fetch::SETS.iter().map(|set| set.name).collect();
             let message = format!(
-                "there is no file or folder {what}, and no data set of that name; the sets are embedded, {}",
+                "there is no file or folder {what}, and no data set of that name; the sets are embedded, waves, moons, {}",
                 known.join(", ")
             );
             return Err(DatasetError::Missing(message));
@@ -163,7 +168,7 @@ impl DataSource {
     /// If an option does not apply to this kind of source.
     pub fn with(mut self, images: &ImageOptions, table: &TableOptions) -> Result<Self, DatasetError> {
         let (own_images, own_table) = match &mut self {
-            Self::Embedded => (None, None),
+            Self::Embedded | Self::Waves | Self::Moons => (None, None),
             Self::Folder { images, .. } | Self::Idx { images, .. } => (Some(images), None),
             Self::Csv { table, .. } | Self::Parquet { table, .. } => (None, Some(table)),
             Self::Npy { images, table, .. } | Self::Fetched { images, table, .. } => (Some(images), Some(table)),
@@ -188,6 +193,8 @@ impl DataSource {
     pub fn load(&self) -> Result<Dataset, DatasetError> {
         let (set, path) = match self {
             Self::Embedded => return Ok(embedded()),
+            Self::Waves => return Ok(synthetic::waves()),
+            Self::Moons => return Ok(synthetic::moons()),
             Self::Fetched { name, images, table } => return fetch::source(name)?.with(images, table)?.load(),
             Self::Folder { path, images } => (folder::load(path, images)?, path),
             Self::Idx { path, images } => (idx::load(path, images)?, path),
@@ -272,7 +279,7 @@ mod tests {
             path
         };
         let kind = |path: &Path| match guess(path).unwrap() {
-            DataSource::Embedded => "embedded",
+            DataSource::Embedded | DataSource::Waves | DataSource::Moons => "computed",
             DataSource::Fetched { .. } => "fetched",
             DataSource::Folder { .. } => "folder",
             DataSource::Idx { .. } => "idx",
@@ -293,11 +300,15 @@ mod tests {
         }
         assert_eq!(kind(make("7/a/x.png").ancestors().nth(2).unwrap()), "folder");
         assert_eq!(DataSource::guess("embedded").unwrap(), DataSource::Embedded);
+        assert_eq!(DataSource::guess("moons").unwrap().load().unwrap(), synthetic::moons());
         assert!(matches!(DataSource::guess("fugue").unwrap(), DataSource::Fetched { name, .. } if name == "fugue"));
         let error = guess(&make("8/x.pdf")).unwrap_err().to_string();
         assert!(error.contains("x.pdf: this is no file of samples; give a folder of images, or a .csv"), "{error}");
         let error = DataSource::guess("nowhere").unwrap_err().to_string();
-        assert!(error.contains("no file or folder nowhere") && error.contains("embedded, fashion, mnist"), "{error}");
+        assert!(
+            error.contains("no file or folder nowhere") && error.contains("embedded, waves, moons, fashion, mnist"),
+            "{error}"
+        );
     }
 
     #[test]

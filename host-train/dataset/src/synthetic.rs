@@ -21,7 +21,13 @@ pub fn waves() -> Dataset {
     let shape = |class: usize, turns: f64| match class {
         0 => (TAU * turns).sin(),
         1 => 1.0 - 4.0 * ((turns + 0.25).rem_euclid(1.0) - 0.5).abs(),
-        _ => if turns.rem_euclid(1.0) < 0.5 { 1.0 } else { -1.0 },
+        _ => {
+            if turns.rem_euclid(1.0) < 0.5 {
+                1.0
+            } else {
+                -1.0
+            }
+        }
     };
     let value = |class: usize, number: usize, at: usize| {
         let (time, channel) = (at / 2, at % 2);
@@ -107,7 +113,12 @@ mod tests {
         assert!((0..set.len()).all(|index| (steepest(index) >= 0.999) == (set.labels[index] == 2)));
         let moons = moons();
         assert_eq!(moons.natural(0).map(|point| point[0] > 0.0), Some(true));
-        let top = |label: u16| (0..moons.len()).filter(|&index| moons.labels[index] == label).map(|index| moons.natural(index).unwrap()[1]).fold(f32::MIN, f32::max);
+        let top = |label: u16| {
+            (0..moons.len())
+                .filter(|&index| moons.labels[index] == label)
+                .map(|index| moons.natural(index).unwrap()[1])
+                .fold(f32::MIN, f32::max)
+        };
         assert!(top(0) > 0.8 && top(1) < 0.3);
     }
 }

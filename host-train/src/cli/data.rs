@@ -1,6 +1,6 @@
 //! Arguments that several subcommands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -41,23 +41,31 @@ impl DataArgs {
             (None, Some(run)) => run.data.clone(),
             (None, None) => dataset::embedded(),
         };
-        let shape = Shape::of(&dataset);
-        let file = match &self.judge {
-            Some(path) => files::read(path)?,
-            None if dataset.sha256 == dataset::embedded().sha256 => judge::EMBEDDED_FILE.to_vec(),
-            None if shape.needs_no_network() => Judge::of_values(shape).to_bytes(),
-            None => {
-                let of_run = || run.and_then(|run| Some(run.settings.data.as_ref()?.display().to_string()));
-                let data = self.data.data.clone().or_else(of_run).unwrap_or_else(|| "DATA".to_owned());
-                let message = format!(
-                    "there is no judge of these data ({shape}); make one, once: \
-                     `mote-train judge --train --data {data} --out judge.safetensors`, then give `--judge judge.safetensors`"
-                );
-                return Err(Usage(message).into());
-            }
-        };
+        let data = self.data.data.as_deref().unwrap_or("DATA");
+        let file = find_judge(self.judge.as_deref(), &dataset, data)?;
         let judge = Judge::from_bytes(&file).context("cannot use the judge")?;
         Ok(Loaded { dataset, judge, judge_sha256: files::sha256(&file) })
+    }
+}
+
+/// The file of the judge of `dataset`, which the user calls `data`: the one at `path`, else the embedded data's, or none
+/// but the values themselves.
+///
+/// # Errors
+/// If there is no judge of the data.
+pub(super) fn find_judge(path: Option<&Path>, dataset: &Dataset, data: &str) -> anyhow::Result<Vec<u8>> {
+    let shape = Shape::of(dataset);
+    match path {
+        Some(path) => files::read(path),
+        None if dataset.sha256 == dataset::embedded().sha256 => Ok(judge::EMBEDDED_FILE.to_vec()),
+        None if shape.needs_no_network() => Ok(Judge::of_values(shape).to_bytes()),
+        None => {
+            let message = format!(
+                "there is no judge of these data ({shape}); make one, once: \
+                 `mote-train judge --train --data {data} --out judge.safetensors`, then give `--judge judge.safetensors`"
+            );
+            Err(Usage(message).into())
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a run was asked for, kept in its manifest, and the backend it runs on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -8,7 +8,7 @@ use burn::backend::Autodiff;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{self, Dataset};
+use crate::dataset::Dataset;
 use crate::denoiser::DenoiserFile;
 use crate::diffusion::{Request, Sampler};
 use crate::evaluate::SAMPLING_SEED;
@@ -49,14 +49,13 @@ pub(super) enum Precision {
 
 /// What decides a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Settings {
     pub(super) preset: Preset,
     pub(super) seed: u64,
     pub(super) backend: BackendName,
     #[serde(default)]
     pub(super) precision: Precision,
-    /// The data folder; the embedded set if there is none.
-    pub(super) data: Option<PathBuf>,
 }
 
 impl Settings {
@@ -124,10 +123,7 @@ impl Run {
             settings.backend,
             settings.precision
         );
-        let data = match &settings.data {
-            Some(path) => dataset::DataSource::guess(&path.to_string_lossy())?.load()?,
-            None => dataset::embedded(),
-        };
+        let data = settings.preset.data.load()?;
         settings.preset.checked_network(&data)?;
         settings.preset.train.augment.check(data.shape)?;
         let dir = RunDir::create(dir)?;
@@ -135,6 +131,9 @@ impl Run {
         dir.record("seed", settings.seed)?;
         dir.record("data_sha256", &data.sha256)?;
         dir.record("class_names", &data.class_names)?;
+        if let Some(provenance) = &data.provenance {
+            dir.record("data_provenance", provenance)?;
+        }
         dir.record("settings", &settings)?;
         Ok(Self { dir, settings, data })
     }

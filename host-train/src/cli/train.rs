@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::Usage;
+use super::data::find_judge;
 use super::settings::{BackendName, OnBackend, Precision, Run, Settings};
 use crate::dashboard::Dashboard;
+use crate::dataset::{DataOptions, Provenance};
 use crate::denoiser::DenoiserFile;
 use crate::diffusion::Diffusion;
-use crate::evaluate::judge::{self, Judge};
+use crate::evaluate::judge::Judge;
 use crate::evaluate::score::Scorer;
 use crate::evaluate::sheet::Legend;
 use crate::ops::DenoiserBackend;
@@ -47,9 +49,9 @@ pub(super) struct Args {
     /// Seed of everything that is random [default: 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// Data folder, a sub-folder of images a class [default: the embedded data set]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    /// The data, in place of the recipe's
+    #[command(flatten)]
+    data: DataOptions,
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
@@ -66,7 +68,12 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         ))
         .into());
     }
-    Run::open(&dir, wanted)?.on_backend(&Train { dashboard: args.dashboard })
+    let run = Run::open(&dir, wanted)?;
+    run.data.notes.iter().for_each(|note| eprintln!("{note}"));
+    if let Some(Provenance { name, licence, attribution, .. }) = &run.data.provenance {
+        eprintln!("data {name}: {attribution} ({licence})");
+    }
+    run.on_backend(&Train { dashboard: args.dashboard })
 }
 
 impl Args {
@@ -78,12 +85,16 @@ impl Args {
         };
         let steps = self.steps.map(|steps| format!("train.steps={steps}"));
         let settings: Vec<String> = self.settings.iter().cloned().chain(steps).collect();
+        let mut preset = preset.with(&settings)?;
+        preset.data = match self.data.data {
+            Some(_) => self.data.source()?.expect("it names data"),
+            None => preset.data.with(&self.data.images, &self.data.table)?,
+        };
         Ok(Settings {
-            preset: preset.with(&settings)?,
+            preset,
             seed: self.seed.or(recorded.map(|recorded| recorded.seed)).unwrap_or(1),
             backend: self.backend.or(recorded.map(|recorded| recorded.backend)).unwrap_or_default(),
             precision: self.precision.or(recorded.map(|recorded| recorded.precision)).unwrap_or_default(),
-            data: self.data.clone().or_else(|| recorded.and_then(|recorded| recorded.data.clone())),
         })
     }
 }
@@ -201,12 +212,7 @@ impl Train {
 
 /// The judge of the run's data.
 fn scorer(run: &Run) -> anyhow::Result<Scorer<'_>> {
-    let file = match (&run.settings.preset.watch.judge, &run.settings.data) {
-        (Some(path), _) => crate::files::read(path)?,
-        (None, None) => judge::EMBEDDED_FILE.to_vec(),
-        (None, Some(_)) => anyhow::bail!(
-            "watch.score_every needs a judge of this data: make one with `mote-train judge --train` and set watch.judge"
-        ),
-    };
+    let file = find_judge(run.settings.preset.watch.judge.as_deref(), &run.data, "DATA")
+        .context("watch.score_every needs a judge: set watch.judge to its file")?;
     Scorer::new(Judge::from_bytes(&file).context("cannot use the judge")?, &run.data)
 }
