@@ -330,8 +330,7 @@ fn condition_image<B: Backend>(
                        diffusion.low_resolution";
         Usage(message.to_owned())
     })?;
-    let reduced = |side: usize| if side > 1 { side / low.factor } else { 1 };
-    let small = SampleShape { height: reduced(shape.height), width: reduced(shape.width), ..shape };
+    let small = low.shape(shape);
     let found = values::open(path)?;
     let image = if (found.height() as usize, found.width() as usize) == (small.height, small.width) {
         from_pixels(values::picture(path, small)?, small, device)

@@ -39,6 +39,12 @@ impl LowResolution {
             .reshape([batch, channels, height, width])
     }
 
+    /// The shape of the low resolution of samples of `shape`.
+    pub fn shape(self, shape: SampleShape) -> SampleShape {
+        let [down, across] = self.blocks(shape.height, shape.width);
+        SampleShape { height: shape.height / down, width: shape.width / across, ..shape }
+    }
+
     fn blocks(self, height: usize, width: usize) -> [usize; 2] {
         [height, width].map(|side| if side > 1 { self.factor } else { 1 })
     }
@@ -85,6 +91,7 @@ mod tests {
     fn shapes_without_a_low_resolution_are_refused() {
         let low = LowResolution { factor: 4, noise: 0.0 };
         assert!(low.check(SampleShape::image(8, 12, 3)).is_ok());
+        assert_eq!(low.shape(SampleShape::image(8, 12, 3)), SampleShape::image(2, 3, 3));
         assert!(low.check(SampleShape::image(8, 14, 3)).unwrap_err().contains("factor is 4"));
         assert!(low.check(SampleShape { height: 1, width: 1, channels: 8 }).is_err());
         assert!(LowResolution { factor: 2, noise: -1.0 }.check(SampleShape::image(4, 4, 1)).is_err());

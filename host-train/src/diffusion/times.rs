@@ -84,9 +84,11 @@ fn weighted(time: Time, weights: &[f32], uniform: &[f64]) -> Times {
         })
         .collect();
     let last = weights.len() - 1;
+    // Rounding may leave the sum below 1; a timestep without a share is never drawn.
+    let last_drawn = shares.iter().rposition(|&share| share > 0.0).unwrap_or(last);
     let (mut times, mut importance) = (Vec::new(), Vec::new());
     for &u in uniform {
-        let index = ends.partition_point(|&end| end <= u).min(last);
+        let index = ends.partition_point(|&end| end <= u).min(last_drawn);
         let share = shares[index] / total;
         let within = ((u - (ends[index] - share)) / share).clamp(0.0, 1.0);
         times.push(match time {
@@ -137,6 +139,16 @@ mod tests {
         let variance = logs.iter().map(|log| (log - mean).powi(2)).sum::<f64>() / 20_000.0;
         assert!((mean + 1.2).abs() < 1e-3 && (variance.sqrt() - 0.5).abs() < 1e-3, "{mean} {variance}");
         assert!(TimeSampling::Lognormal { mean: 0.0, std: 0.0 }.check().unwrap_err().contains("std 0"));
+    }
+
+    #[test]
+    fn a_timestep_without_weight_is_never_drawn() {
+        let weights = [[0.0, 1.0, 3.0], [1.0, 3.0, 0.0]].map(|[a, b, c]| {
+            let Times { times, importance } = weighted(Time::Discrete, &[a, b, c], &[0.0, 0.2, 0.5, 0.999_999_999_999]);
+            assert!(importance.iter().all(|factor| factor.is_finite()), "{importance:?}");
+            times
+        });
+        assert_eq!(weights, [[1.0, 1.0, 2.0, 2.0], [0.0, 0.0, 1.0, 1.0]]);
     }
 
     /// The expectation of weight times importance times anything is that of the weighted loss at uniform times.

@@ -23,7 +23,15 @@ use crate::ops::DenoiserBackend;
 /// 1.0 in the units of core's noise.
 const NOISE_ONE: f32 = 4096.0;
 
-/// The numbers of the teacher's training.
+/// The numbers of the teacher's training: the `[train]` section of a preset. What is not in the named presets:
+///
+/// ```toml
+/// weighting = { kind = "p2", gamma = 1.0, k = 1.0 }            # or uniform, min_snr, truncated_snr, edm, vlb
+/// loss = { kind = "hybrid", lambda = 0.001 }                   # or simple, vlb
+/// distance = { kind = "pseudo_huber", c = 0.01 }               # or squared, absolute, huber
+/// timesteps = { kind = "lognormal", mean = -1.2, std = 1.2 }   # or uniform, weighted
+/// noise = { offset = 0.1, pyramid = 0.5, immiscible = true }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherConfig {

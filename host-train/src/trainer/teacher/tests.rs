@@ -233,6 +233,29 @@ fn half_of_the_samples_see_their_own_estimate() {
     assert!(trained(&config, &network, &process, 2).1.iter().all(|loss| loss.is_finite()));
 }
 
+/// The example on [`TeacherConfig`]'s page, and that a section without these fields is written as it was.
+#[test]
+fn the_options_are_read_as_their_page_has_them() {
+    let page = include_str!("../teacher.rs");
+    let (_, example) = page.split_once("/// ```toml\n").unwrap();
+    let (example, _) = example.split_once("/// ```\n").unwrap();
+    let plain = toml::to_string(&teacher()).unwrap();
+    let (numbers, optimizer) = plain.split_once("[weighting]\nkind = \"uniform\"\n").unwrap();
+    let text = format!("{numbers}{}{optimizer}", example.replace("/// ", ""));
+    let wanted = TeacherConfig {
+        weighting: Weighting::P2 { gamma: 1.0, k: 1.0 },
+        loss: LossConfig::Hybrid { lambda: 0.001 },
+        distance: Distance::PseudoHuber { c: 0.01 },
+        timesteps: TimeSampling::Lognormal { mean: -1.2, std: 1.2 },
+        noise: NoiseConfig { offset: 0.1, pyramid: 0.5, immiscible: true },
+        ..teacher()
+    };
+    assert_eq!(toml::from_str::<TeacherConfig>(&text).unwrap(), wanted);
+    for name in ["loss", "distance", "timesteps", "noise"] {
+        assert!(!plain.contains(name), "{plain}");
+    }
+}
+
 #[test]
 fn recipes_that_contradict_themselves_are_refused_with_what_to_do() {
     let (shape, process) = (SHAPES[0], diffusion(Objective::V));
