@@ -67,8 +67,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let metrics = if args.metrics.is_empty() { &Metric::ALL[..] } else { &args.metrics };
     let evaluation = Evaluation::measure(&scorer, &samples, metrics)?;
     if let Some(path) = &args.sheet {
-        let foot = "the same place is the same class in every section; below the samples, their nearest neighbours";
-        files::write_atomically(path, &picture(&scorer, &samples, &name, foot)?.to_png()?)?;
+        files::write_atomically(path, &picture(&scorer, &samples, &name)?.to_png()?)?;
     }
     let output = Output {
         subject: name,

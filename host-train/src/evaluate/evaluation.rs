@@ -199,7 +199,7 @@ fn with_error(value: f64, error: Option<f64>) -> String {
 ///
 /// # Errors
 /// If the samples are fewer than the classes.
-pub fn picture(scorer: &Scorer<'_>, samples: &Samples, heading: &str, foot: &str) -> anyhow::Result<Canvas> {
+pub fn picture(scorer: &Scorer<'_>, samples: &Samples, heading: &str) -> anyhow::Result<Canvas> {
     let dataset = scorer.dataset();
     let legend = Legend { class_names: &dataset.class_names, scale: &dataset.channels_scale };
     let classes = dataset.classes();
@@ -225,6 +225,10 @@ pub fn picture(scorer: &Scorer<'_>, samples: &Samples, heading: &str, foot: &str
     let all = [(of_real, real), (of_drawn, shown)].into_iter().chain(neighbours).collect::<Vec<_>>();
     let filled = all.iter().filter(|(_, samples)| !samples.is_empty());
     let sections: Vec<Section<'_>> = filled.map(|(label, samples)| Section { label: label.clone(), samples }).collect();
+    let foot = match samples.shape.is_vector() {
+        true => "the axes are the real samples'",
+        false => "the same place is the same class in every section; below the samples, their nearest neighbours",
+    };
     sheet(legend, &sections, rows, foot)
 }
 
@@ -277,7 +281,7 @@ mod tests {
         let set = embedded();
         let scorer = Scorer::new(Judge::embedded(), &set).unwrap();
         let samples = rows_of_classes(&set.train(), 2);
-        let png = picture(&scorer, &samples, "copies", "").unwrap().to_png().unwrap();
+        let png = picture(&scorer, &samples, "copies").unwrap().to_png().unwrap();
         let picture = image::load_from_memory(&png).unwrap().to_rgb8();
         // Sections of two rows of 62 pixels; neighbours' rows repeat the samples' two sections further down.
         let row =
