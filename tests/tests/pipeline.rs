@@ -1,6 +1,6 @@
 //! The demo's host stages at toy size, as a user runs them, and what they say when something is wrong.
 
-use mote_core::Model;
+use mote_core::{Generator, Model, Request};
 use mote_tests::programs::{fail, root, succeed};
 use std::path::Path;
 
@@ -34,6 +34,44 @@ fn toy_stages_make_a_model_that_draws_and_a_report() {
     succeed("mote-train", &["train", "--run", text(&again), "--preset", "toy"]);
     let weights = |run: &str| std::fs::read(folder.path().join(run).join("teacher.safetensors")).unwrap();
     assert!(weights("toy") == weights("again"), "the same seed trained another teacher");
+}
+
+/// A signal and a table from data to a chip's file, each stage as a user runs it. Pictures go the same way above.
+#[test]
+fn toy_signals_and_tables_go_the_whole_way() {
+    for (preset, shape, classes) in [("toy-signal", [1, 32, 2], 3), ("toy-table", [1, 1, 2], 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().expect("a UTF-8 temporary folder").to_owned();
+        let (run, samples, model) = (path("run"), path("samples.csv"), path("run/model.mote"));
+        succeed("mote-train", &["train", "--run", &run, "--preset", preset]);
+
+        succeed("mote-train", &["sample", "--run", &run, "--count", "6", "--class", "1", "--out", &samples]);
+        let values = std::fs::read_to_string(&samples).unwrap();
+        let rows: Vec<&str> = values.lines().skip(1).filter(|line| !line.is_empty()).collect();
+        assert_eq!(rows.len(), 6 * shape[1], "{preset}: {values}");
+        let is_number = |cell: &str| cell.parse::<f64>().is_ok_and(f64::is_finite);
+        assert!(rows.iter().all(|row| row.split(',').filter(|cell| is_number(cell)).count() >= shape[2]), "{values}");
+
+        let count = (50 * classes).to_string();
+        let measured = succeed("mote-train", &["eval", "--run", &run, "--samples", &count, "--metrics", "frechet"]);
+        assert!(measured.contains("frechet"), "{preset}: {measured}");
+
+        succeed("mote-train", &["distill", "--run", &run]);
+        succeed("mote-train", &["quantize", "--run", &run, "--samples", &count]);
+        let bytes = std::fs::read(&model).unwrap();
+        let parsed = Model::parse(&bytes).unwrap();
+        assert_eq!([parsed.height(), parsed.width(), parsed.channels()].map(usize::from), shape, "{preset}");
+        assert_eq!((usize::from(parsed.classes()), parsed.rows()), (classes, 2), "{preset}");
+        let draw = |seed| {
+            let mut arena = vec![0u64; parsed.arena_len().div_ceil(8)];
+            let mut generator = Generator::new(&parsed, bytemuck::cast_slice_mut(&mut arena)).unwrap();
+            generator.start(Request { class: 1, seed, ..Request::default() }).unwrap();
+            generator.finish();
+            generator.pixels().collect::<Vec<u8>>()
+        };
+        assert_eq!(draw(1).len(), shape.iter().product::<usize>());
+        assert!(draw(1) == draw(1) && draw(1) != draw(2), "{preset}: the seed does not decide what is drawn");
+    }
 }
 
 #[test]
