@@ -19,6 +19,8 @@ pub const TENSOR_LEN: usize = 20;
 pub const OP_LEN: usize = 52;
 /// Bytes of a step-table row.
 pub const ROW_LEN: usize = 36;
+/// Bytes of a channel's unit: `f32` offset, `f32` scale.
+pub const UNIT_LEN: usize = 8;
 /// In a tensor field: no tensor.
 pub const NO_TENSOR: u16 = 0xFFFF;
 /// The tensor that holds the state `x`.
@@ -72,8 +74,10 @@ pub mod header {
     pub const NAME_AT: usize = 52;
     /// `u16` bytes of the name.
     pub const NAME_LEN: usize = 56;
-    /// `u8[6]` zero.
+    /// `u16` zero.
     pub const RESERVED_END: usize = 58;
+    /// `u32` offset of the channels' units, [`UNIT_LEN`](super::UNIT_LEN) bytes each, or 0; for tools.
+    pub const UNITS_AT: usize = 60;
 }
 
 /// Byte offsets in a tensor record.

@@ -6,7 +6,7 @@ mod check;
 mod fault;
 
 use crate::format::{
-    self, HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN, header, op, read_i16, read_u16, read_u32, row, tensor,
+    self, HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN, UNIT_LEN, header, op, read_i16, read_u16, read_u32, row, tensor,
 };
 use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, ROW_KERNEL, TABLE_LEN, weight_index};
 use crate::network::{AttentionShape, ConvMemory};
@@ -285,6 +285,17 @@ impl<'a> Model<'a> {
     /// Channels of the sample.
     pub fn channels(&self) -> usize {
         self.count(header::CHANNELS)
+    }
+
+    /// Offset and scale of a channel: `offset + scale x` is the natural value of the sample's `x`, 4096 of the state's steps
+    /// being 1. None for pictures, whose values are [`Generator::pixels`](crate::Generator::pixels), and past the last
+    /// channel.
+    pub fn unit(&self, channel: u16) -> Option<[f32; 2]> {
+        let known = read_u32(self.header, header::UNITS_AT) != 0 && usize::from(channel) < self.channels();
+        known.then(|| {
+            let record = self.record::<UNIT_LEN>(header::UNITS_AT, channel);
+            [0, 4].map(|at| f32::from_bits(read_u32(record, at)))
+        })
     }
 
     /// Values of one sample: height x width x channels.

@@ -194,6 +194,7 @@ pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
         sample: [SIDE, SIDE, 1],
         classes: 2,
         clamp: [-4096, 4096],
+        units: &[],
         history: Some(history),
         rows: &[row(one / 2, one / 3), row(one / 3, 0)],
         tensors: &tensors,

@@ -41,6 +41,7 @@ fn noise_model() -> Vec<u8> {
         sample: [14, 14, 1],
         classes: 10,
         clamp: [-4096, 4096],
+        units: &[],
         history: None,
         rows: &[row],
         tensors: &tensors,

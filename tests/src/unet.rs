@@ -157,6 +157,7 @@ impl<'a> Network<'a> {
             sample: [self.tensors[0].height as u16, self.tensors[0].width as u16, 1],
             classes: 1,
             clamp: [-4096, 4096],
+            units: &[],
             history: None,
             rows: &[row, row],
             tensors: &self.tensors,

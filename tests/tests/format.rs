@@ -131,6 +131,36 @@ fn a_newer_version_is_named() {
     assert!(error.to_string().contains("update Mote"), "{error}");
 }
 
+/// Units of the self-test's one channel at the end of its file, or where `at` says.
+fn with_units(unit: [f32; 2], at: Option<u32>) -> Vec<u8> {
+    let mut file = small_file();
+    file.resize(file.len().next_multiple_of(4), 0);
+    let end = file.len() as u32;
+    file.extend(unit.iter().flat_map(|value| value.to_le_bytes()));
+    let len = file.len() as u32;
+    file[header::FILE_LEN..][..4].copy_from_slice(&len.to_le_bytes());
+    file[header::UNITS_AT..][..4].copy_from_slice(&at.unwrap_or(end).to_le_bytes());
+    seal(&mut file);
+    file
+}
+
+#[test]
+fn units_are_read_back_and_bad_ones_are_refused() {
+    assert_eq!(Model::parse(&small_file()).unwrap().unit(0), None);
+    let file = with_units([20.5, 0.25], None);
+    let model = Model::parse(&file).unwrap();
+    assert_eq!((model.unit(0), model.unit(1)), (Some([20.5, 0.25]), None));
+    for unit in [[f32::NAN, 1.0], [0.0, f32::INFINITY], [0.0, 0.0], [0.0, -1.0]] {
+        let file = with_units(unit, None);
+        assert!(matches!(Model::parse(&file), Err(ParseError::Header { field: "units", .. })), "{unit:?}");
+    }
+    let end = with_units([0.0, 1.0], None).len() as u32;
+    for at in [8, end - 6, end - 4, u32::MAX - 3] {
+        let file = with_units([0.0, 1.0], Some(at));
+        assert!(matches!(Model::parse(&file), Err(ParseError::Header { field: "units", .. })), "{at}");
+    }
+}
+
 #[test]
 fn an_arena_one_byte_too_small_is_refused_and_the_exact_one_serves() {
     let file = small_file();

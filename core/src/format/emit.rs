@@ -1,6 +1,6 @@
 //! Writing a `.mote` file into a caller's buffer.
 
-use super::{HEADER_LEN, MAGIC, NO_TENSOR, OP_LEN, ROW_LEN, TENSOR_LEN, VERSION, header, op, row, tensor};
+use super::{HEADER_LEN, MAGIC, NO_TENSOR, OP_LEN, ROW_LEN, TENSOR_LEN, UNIT_LEN, VERSION, header, op, row, tensor};
 use crate::kernel::{ConvShape, Destination, ROW_KERNEL, TABLE_LEN, weight_index};
 use crate::message::messages;
 use crate::model::{Element, Model, NormPart, ParseError, Row, Tensor};
@@ -18,6 +18,8 @@ pub struct Spec<'a> {
     pub classes: u16,
     /// Smallest and largest `x0`, Q12.
     pub clamp: [i16; 2],
+    /// Offset and scale of each channel's natural values, [`Model::unit`]; empty for pictures.
+    pub units: &'a [[f32; 2]],
     /// The tensor that keeps the previous `x0`, if a row needs it.
     pub history: Option<u16>,
     /// The step table.
@@ -133,6 +135,13 @@ pub enum EmitError {
         /// How many.
         count: usize,
     },
+    /// Units of some channels alone.
+    Units {
+        /// Units given.
+        given: usize,
+        /// The sample's channels.
+        channels: u16,
+    },
     /// The file would not parse.
     Invalid(ParseError),
 }
@@ -140,6 +149,7 @@ pub enum EmitError {
 messages! { EmitError {
     EmitError::Buffer { len, needed } => "a buffer of {} bytes, but the file needs {}", len, needed;
     EmitError::TooLarge { what, count } => "{} {} do not fit the format", count, what;
+    EmitError::Units { given, channels } => "{} units for {} channels: give one a channel, or none", given, channels;
     EmitError::Invalid(error) => "the model would not run: {}", error;
 } }
 
@@ -242,7 +252,7 @@ impl AttentionSpec {
 pub fn emitted_len(spec: &Spec<'_>) -> usize {
     let records = TENSOR_LEN * spec.tensors.len() + OP_LEN * spec.ops.len() + ROW_LEN * spec.rows.len();
     let data: usize = spec.ops.iter().map(|op| op.data_len(spec.tensors)).sum();
-    HEADER_LEN + records + spec.name.len().next_multiple_of(4) + data
+    HEADER_LEN + records + UNIT_LEN * spec.units.len() + spec.name.len().next_multiple_of(4) + data
 }
 
 /// Writes the file at the start of `buffer` and returns the model in it.
@@ -286,6 +296,7 @@ pub fn emitted_len(spec: &Spec<'_>) -> usize {
 ///     sample: [8, 8, 1],
 ///     classes: 1,
 ///     clamp: [-4096, 4096],
+///     units: &[],
 ///     history: None,
 ///     rows: &[row],
 ///     tensors: &tensors,
@@ -310,13 +321,22 @@ pub fn emit<'b>(spec: &Spec<'_>, buffer: &'b mut [u8]) -> Result<Model<'b>, Emit
     let tensors_at = HEADER_LEN;
     let ops_at = tensors_at + TENSOR_LEN * spec.tensors.len();
     let rows_at = ops_at + OP_LEN * spec.ops.len();
-    let name_at = rows_at + ROW_LEN * spec.rows.len();
+    let units_at = rows_at + ROW_LEN * spec.rows.len();
+    let name_at = units_at + UNIT_LEN * spec.units.len();
     write_header(out, spec, [tensors_at, ops_at, rows_at, name_at])?;
+    if spec.units.len() == usize::from(spec.sample[2]) {
+        put(out, header::UNITS_AT, (units_at as u32).to_le_bytes());
+    } else if !spec.units.is_empty() {
+        return Err(EmitError::Units { given: spec.units.len(), channels: spec.sample[2] });
+    }
     for (record, tensor) in out[tensors_at..ops_at].chunks_exact_mut(TENSOR_LEN).zip(spec.tensors) {
         write_tensor(record, tensor)?;
     }
-    for (record, row) in out[rows_at..name_at].chunks_exact_mut(ROW_LEN).zip(spec.rows) {
+    for (record, row) in out[rows_at..units_at].chunks_exact_mut(ROW_LEN).zip(spec.rows) {
         write_row(record, row);
+    }
+    for (record, unit) in out[units_at..name_at].chunks_exact_mut(4).zip(spec.units.as_flattened()) {
+        record.copy_from_slice(&unit.to_le_bytes());
     }
     out[name_at..][..spec.name.len()].copy_from_slice(spec.name.as_bytes());
     let mut data_at = name_at + spec.name.len().next_multiple_of(4);

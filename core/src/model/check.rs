@@ -159,9 +159,7 @@ fn check_header(model: &Model<'_>) -> Result<(), ParseError> {
         if allowed.contains(&value) { Ok(()) } else { Err(ParseError::Header { field, value: value as u32 }) }
     };
     small("reserved", header::RESERVED, 0..=0)?;
-    for at in [0, 2, 4] {
-        small("reserved at the end", header::RESERVED_END + at, 0..=0)?;
-    }
+    small("reserved at the end", header::RESERVED_END, 0..=0)?;
     small("height", header::HEIGHT, 1..=u16::MAX)?;
     small("width", header::WIDTH, 1..=u16::MAX)?;
     small("channels", header::CHANNELS, 1..=u16::MAX)?;
@@ -183,6 +181,13 @@ fn check_header(model: &Model<'_>) -> Result<(), ParseError> {
     table("name", header::NAME_AT, 1, read_u16(fields, header::NAME_LEN) as u64)?;
     if core::str::from_utf8(model.name_bytes()).is_err() {
         return Err(ParseError::Header { field: "name", value: read_u32(fields, header::NAME_AT) });
+    }
+    if read_u32(fields, header::UNITS_AT) != 0 {
+        table("units", header::UNITS_AT, 4, model.channels() as u64 * format::UNIT_LEN as u64)?;
+        let usable = |[offset, scale]: [f32; 2]| offset.is_finite() && scale.is_finite() && scale > 0.0;
+        if !(0..model.channels() as u16).all(|channel| model.unit(channel).is_some_and(usable)) {
+            return Err(ParseError::Header { field: "units", value: read_u32(fields, header::UNITS_AT) });
+        }
     }
     let [low, high] = model.clamp();
     if low > high {

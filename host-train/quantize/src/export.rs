@@ -101,6 +101,7 @@ fn write(graph: &Graph, rows: &[Row], tensors: &[Tensor], ops: &[OpSpec<'_>]) ->
         sample: [state.height, state.width, state.channels].map(|side| side as u16),
         classes: graph.classes as u16,
         clamp: graph.clamp.map(|limit| (limit * f32::from(STATE_ONE)).round() as i16),
+        units: &graph.units,
         history: None,
         rows,
         tensors,

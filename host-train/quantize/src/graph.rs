@@ -120,6 +120,8 @@ pub struct Graph {
     pub classes: usize,
     /// Smallest and largest `x0`.
     pub clamp: [f32; 2],
+    /// Offset and scale of each channel's natural values; empty for pictures.
+    pub units: Vec<[f32; 2]>,
     /// The sampler.
     pub rows: Vec<StepRow>,
     /// Tensors.
@@ -157,7 +159,7 @@ impl Graph {
     pub fn new(name: &str, sample: [usize; 3], classes: usize, clamp: [f32; 2], rows: Vec<StepRow>) -> Self {
         let tensor = |role| GraphTensor { shape: sample, role };
         let tensors = vec![tensor(Role::State), tensor(Role::Output)];
-        Graph { name: name.to_owned(), classes, clamp, rows, tensors, ops: Vec::new() }
+        Graph { name: name.to_owned(), classes, clamp, units: Vec::new(), rows, tensors, ops: Vec::new() }
     }
 
     /// Adds a tensor and returns its index.

@@ -52,7 +52,9 @@ impl Args {
         let diffusion = student.diffusion.build()?;
         let net = student.net::<Flex>(&Default::default())?;
         let rows = student.sampling.table(&diffusion);
-        Ok(lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP)?)
+        let mut graph = lower(&net, &student.network, &name, rows, diffusion.timesteps(), CLAMP)?;
+        graph.units = student.channels_scale.iter().map(|of| [of.offset, of.scale]).collect();
+        Ok(graph)
     }
 }
 
