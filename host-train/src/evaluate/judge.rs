@@ -1,12 +1,12 @@
 //! The judge: a small fixed classifier whose features measure samples.
 //!
 //! 3x3 convolutions of 16, 32 and 64 channels, the second and each later one halving the sides, then further ones of 64
-//! until no side is longer than [`FLAT_SIDE`]; a linear layer of [`FEATURES`] features; a linear layer of logits; SiLU
+//! until no side is longer than 8 pixels; a linear layer of [`FEATURES`] features; a linear layer of logits; SiLU
 //! between them. Signals, images one pixel high, have 1x3 kernels. On vectors, images of one pixel, the convolutions are
 //! 1x1: a plain multilayer perceptron.
 //!
 //! Data of a single class have nothing to classify. Their judge tells four variants of a sample apart
-//! ([`train::variant`]), after Gidaris et al., *Unsupervised Representation Learning by Predicting Image Rotations*, 2018;
+//! (as it is, run backwards, upside down, both), after Gidaris et al., *Unsupervised Representation Learning by Predicting Image Rotations*, 2018;
 //! vectors of a single class are measured by their own values, without a network.
 //!
 //! The embedded judge was trained once on fashion14; `data/fashion14-judge.md` has its recipe, hash and accuracy.

@@ -26,7 +26,7 @@ pub enum Ema {
     },
 }
 
-/// Power-function averages kept at intervals, from which [`super::PostHoc`] computes others after training.
+/// Power-function averages kept at intervals, from which [`super::combine`] computes others after training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Snapshots {
