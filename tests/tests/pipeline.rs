@@ -47,7 +47,7 @@ fn toy_signals_and_tables_go_the_whole_way() {
 
         succeed("mote-train", &["sample", "--run", &run, "--count", "6", "--class", "1", "--out", &samples]);
         let values = std::fs::read_to_string(&samples).unwrap();
-        let rows: Vec<&str> = values.lines().skip(1).filter(|line| !line.is_empty()).collect();
+        let rows: Vec<&str> = values.lines().filter(|line| !line.is_empty()).collect();
         assert_eq!(rows.len(), 6 * shape[1], "{preset}: {values}");
         let is_number = |cell: &str| cell.parse::<f64>().is_ok_and(f64::is_finite);
         assert!(rows.iter().all(|row| row.split(',').filter(|cell| is_number(cell)).count() >= shape[2]), "{values}");
@@ -79,7 +79,7 @@ fn a_missing_data_folder_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("run");
     let message =
-        fail("mote-train", &["train", "--run", text(&dir), "--preset", "toy", "--data", "/no/such/folder"], 1);
+        fail("mote-train", &["train", "--run", text(&dir), "--preset", "toy", "--data", "/no/such/folder"], 2);
     assert!(message.contains("/no/such/folder"), "{message}");
     assert!(!dir.exists(), "a run folder was left behind");
 }
@@ -97,7 +97,7 @@ fn images_of_different_sizes_are_named() {
     let message = fail("mote-train", &arguments, 1);
     assert!(message.contains("3.png") && message.contains("13"), "{message}");
     std::fs::write(class.join("3.png"), b"not a picture").unwrap();
-    let message = fail("mote-train", &arguments, 1);
+    let message = fail("mote-train", &[&arguments[..], &["--data-strict"]].concat(), 1);
     assert!(message.contains("3.png"), "{message}");
 }
 
