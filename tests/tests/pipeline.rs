@@ -39,7 +39,8 @@ fn toy_stages_make_a_model_that_draws_and_a_report() {
 /// A signal and a table from data to a chip's file, each stage as a user runs it. Pictures go the same way above.
 #[test]
 fn toy_signals_and_tables_go_the_whole_way() {
-    for (preset, shape, classes) in [("toy-signal", [1, 32, 2], 3), ("toy-table", [1, 1, 2], 2)] {
+    for (preset, data, shape, classes) in [("toy-signal", "waves", [1, 32, 2], 3), ("toy-table", "moons", [1, 1, 2], 2)]
+    {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().expect("a UTF-8 temporary folder").to_owned();
         let (run, samples, model) = (path("run"), path("samples.csv"), path("run/model.mote"));
@@ -53,7 +54,10 @@ fn toy_signals_and_tables_go_the_whole_way() {
         assert!(rows.iter().all(|row| row.split(',').filter(|cell| is_number(cell)).count() >= shape[2]), "{values}");
 
         let count = (50 * classes).to_string();
-        let measured = succeed("mote-train", &["eval", "--run", &run, "--samples", &count, "--metrics", "frechet"]);
+        let judge = path("judge.safetensors");
+        succeed("mote-train", &["judge", "--train", "--data", data, "--epochs", "2", "--out", &judge]);
+        let eval = ["eval", "--run", &run, "--judge", &judge, "--samples", &count, "--metrics", "frechet"];
+        let measured = succeed("mote-train", &eval);
         assert!(measured.contains("frechet"), "{preset}: {measured}");
 
         succeed("mote-train", &["distill", "--run", &run]);
