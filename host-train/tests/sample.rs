@@ -20,10 +20,23 @@ struct Toy {
 }
 
 impl Toy {
-    fn trained() -> Self {
+    fn trained(preset: &str) -> Self {
         let toy = Self { folder: tempfile::tempdir().unwrap() };
-        succeed(&toy.arguments("train --preset toy"));
+        succeed(&toy.arguments(&format!("train --preset {preset}")));
         toy
+    }
+
+    /// The numbers of a .csv file, row by row; a gap is not a number.
+    fn rows(&self, name: &str) -> Vec<Vec<f64>> {
+        let text = std::fs::read_to_string(self.path(name)).unwrap();
+        let cell = |cell: &str| if cell.is_empty() { f64::NAN } else { cell.parse().unwrap() };
+        text.lines().map(|line| line.split(',').map(cell).collect()).collect()
+    }
+
+    fn write_rows(&self, name: &str, rows: &[Vec<f64>]) {
+        let cell = |value: &f64| if value.is_nan() { String::new() } else { value.to_string() };
+        let line = |row: &Vec<f64>| row.iter().map(cell).collect::<Vec<_>>().join(",") + "\n";
+        std::fs::write(self.path(name), rows.iter().map(line).collect::<String>()).unwrap();
     }
 
     fn path(&self, name: &str) -> String {
@@ -53,7 +66,7 @@ fn write_halves(path: &str) {
 
 #[test]
 fn every_sampler_and_use_draws_from_a_trained_teacher() {
-    let toy = Toy::trained();
+    let toy = Toy::trained("toy");
     let base = toy.draw("--count 6");
     assert_eq!(base.len(), 6 * IMAGE);
     assert!(
@@ -93,7 +106,7 @@ fn every_sampler_and_use_draws_from_a_trained_teacher() {
 
 #[test]
 fn images_are_begun_from_mixed_and_completed() {
-    let toy = Toy::trained();
+    let toy = Toy::trained("toy");
     write_halves(&toy.path("halves.png"));
 
     let inpainted = toy.draw("--count 3 --inpaint @halves.png --mask @halves.png --steps 20 --jump 5 --resamples 3");
@@ -121,7 +134,7 @@ fn images_are_begun_from_mixed_and_completed() {
 
 #[test]
 fn what_cannot_be_drawn_is_said_in_one_line() {
-    let toy = Toy::trained();
+    let toy = Toy::trained("toy");
     write_halves(&toy.path("halves.png"));
     for (words, part) in [
         ("--weights student", "student.safetensors"),
@@ -140,4 +153,72 @@ fn what_cannot_be_drawn_is_said_in_one_line() {
         assert_eq!(status.code(), Some(2), "{words}: {message}");
         assert!(message.contains(part) && message.lines().count() == 1, "{words}: {message}");
     }
+}
+
+/// The mean squared difference of the rows' numbers.
+fn difference(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs.map(|(a, b)| (a - b) * (a - b)).sum::<f64>() / a.iter().flatten().count() as f64
+}
+
+/// The network's own samples are the signal: they are what it knows.
+#[test]
+fn signals_are_drawn_denoised_imputed_and_scored() {
+    let toy = Toy::trained("toy-signal");
+    succeed(&toy.arguments("sample --count 4 --class 1 --guidance 1 --steps 30 --out @signal.csv"));
+    let signal = toy.rows("signal.csv");
+    assert_eq!((signal.len(), signal[0].len()), (4 * 32, 2));
+    let spread = difference(&signal, &vec![vec![0.0; 2]; signal.len()]).sqrt();
+
+    // Noise of half the signal's deviation, the same every time.
+    let noise = |at: usize| (at as f64 * 12.9898).sin() * 43758.5453 % 1.0;
+    let noised = |row: usize, value: f64, channel: usize| value + 0.6 * spread * noise(2 * row + channel);
+    let rows = signal.iter().enumerate();
+    let noisy: Vec<Vec<f64>> = rows.map(|(row, cells)| (0..2).map(|c| noised(row, cells[c], c)).collect()).collect();
+    toy.write_rows("noisy.csv", &noisy);
+    succeed(
+        &toy.arguments(
+            "signal denoise --mean --class 1 --steps 200 --noise-level 0.2 --in @noisy.csv --out @clean.csv",
+        ),
+    );
+    let (before, after) = (difference(&noisy, &signal), difference(&toy.rows("clean.csv"), &signal));
+    println!("denoise: {before:.5} to {after:.5}");
+    assert!(after < before, "denoising moved the signal away: {before} to {after}");
+
+    let gap = |row: usize| (10..14).contains(&(row % 32));
+    let cut = |(row, cells): (usize, &Vec<f64>)| if gap(row) { vec![f64::NAN, cells[1]] } else { cells.clone() };
+    toy.write_rows("gaps.csv", &signal.iter().enumerate().map(cut).collect::<Vec<_>>());
+    succeed(&toy.arguments("signal impute --class 1 --steps 40 --jump 5 --draws 3 --in @gaps.csv --out @full.csv"));
+    let full = toy.rows("full.csv");
+    for (row, (found, wanted)) in full.iter().zip(&signal).enumerate() {
+        let kept = |channel: usize| (found[channel] - wanted[channel]).abs() < 1e-5;
+        assert!(found[0].is_finite() && kept(1) && (gap(row) || kept(0)), "row {row}: {found:?}, not {wanted:?}");
+    }
+
+    // What is shuffled in time is no wave.
+    let shuffled: Vec<Vec<f64>> = (0..signal.len()).map(|row| signal[row * 37 % signal.len()].clone()).collect();
+    toy.write_rows("shuffled.csv", &shuffled);
+    let arguments = "signal score --class 1 --in @signal.csv --anomalies @shuffled.csv --out @scores.csv";
+    let output = run(&toy.arguments(arguments));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let area: f64 = text.split("ROC-AUC ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    println!("ROC-AUC {area}");
+    assert!(area > 0.8, "{text}");
+}
+
+#[test]
+fn table_rows_are_drawn_and_imputed() {
+    let toy = Toy::trained("toy-table");
+    succeed(&toy.arguments("sample --count 50 --sampler dpmpp2m --out @rows.csv"));
+    succeed(&toy.arguments("sample --count 50"));
+    let mut rows = toy.rows("rows.csv");
+    assert_eq!(rows.len(), 50);
+    rows.iter_mut().step_by(5).for_each(|row| row[0] = f64::NAN);
+    toy.write_rows("gaps.csv", &rows);
+    succeed(&toy.arguments("signal impute --steps 30 --in @gaps.csv --out @full.csv"));
+    let full = toy.rows("full.csv");
+    assert!(full.iter().flatten().all(|value| value.is_finite()));
+    let changes = full.iter().flatten().zip(rows.iter().flatten()).filter(|(_, was)| !was.is_nan());
+    assert!(changes.clone().count() == 90 && changes.into_iter().all(|(is, was)| (is - was).abs() < 1e-5));
 }
