@@ -167,6 +167,11 @@ impl StepRow {
         }
     }
 
+    /// `noise / signal`, the noise level that this row expects (Karras et al., *EDM*, 2022).
+    pub fn sigma(&self) -> f64 {
+        self.noise / self.signal
+    }
+
     /// The row in Q20.
     ///
     /// # Errors

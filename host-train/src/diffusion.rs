@@ -76,9 +76,14 @@ impl Diffusion {
 
     /// Factors of the squared error of the network's output at each of `timesteps`, mean 1 over them.
     pub fn weights(&self, weighting: Weighting, timesteps: &[usize]) -> Vec<f32> {
-        let weights: Vec<f64> = timesteps.iter().map(|&timestep| self.weight(weighting, timestep as f64)).collect();
-        let mean = weights.iter().sum::<f64>() / weights.len() as f64;
-        weights.iter().map(|weight| (weight / mean) as f32).collect()
+        let mean = self.mean_weight(weighting, timesteps);
+        timesteps.iter().map(|&timestep| (self.weight(weighting, timestep as f64) / mean) as f32).collect()
+    }
+
+    /// What [`Diffusion::weights`] divides by.
+    pub fn mean_weight(&self, weighting: Weighting, timesteps: &[usize]) -> f64 {
+        let weights = timesteps.iter().map(|&timestep| self.weight(weighting, timestep as f64));
+        weights.sum::<f64>() / timesteps.len() as f64
     }
 
     /// The weight at a time, not scaled.

@@ -94,7 +94,7 @@ impl FetchableSet {
         if place.exists() {
             return Ok(place);
         }
-        std::fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        mote_train_support::files::make_folder(into)?;
         let work = WorkFolder::new(into, self.name)?;
         let file = match archive {
             Some(file) => file.to_owned(),

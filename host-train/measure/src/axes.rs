@@ -1,12 +1,26 @@
 //! Axes: where values are drawn, round ticks and their labels.
 
+use std::path::Path;
+
+use anyhow::Context;
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::text::Alignment;
 
 use super::canvas::{Canvas, FAINT, INK, TEXT};
 
+/// Width and height of a plot of one frame.
+pub const SIZE: (u32, u32) = (960, 540);
+/// Its frame's left, top, right, bottom.
+pub const AREA: [i32; 4] = [80, 46, 936, 484];
 /// Grid lines.
 pub const GRID: Rgb888 = Rgb888::new(225, 226, 224);
+
+/// Draws the text of a CSV file as a PNG file.
+pub(crate) fn plot(csv: &Path, png: &Path, draw: impl Fn(&str) -> anyhow::Result<Canvas>) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(csv).with_context(|| format!("cannot read {}", csv.display()))?;
+    let canvas = draw(&text).with_context(|| format!("cannot plot {}", csv.display()))?;
+    mote_train_support::files::write_atomically(png, &canvas.to_png()?)
+}
 
 /// A rectangle of a picture and the values at its sides.
 #[derive(Debug, Clone, Copy, PartialEq)]

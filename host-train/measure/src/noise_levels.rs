@@ -2,16 +2,13 @@
 
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
 use embedded_graphics::text::Alignment;
 
-use super::axes::{Frame, log_ticks, range, ticks};
+use super::axes::{AREA, Frame, SIZE, log_ticks, plot, range, ticks};
 use super::canvas::{BOLD, Canvas, FAINT, GROUND, INK, TEXT};
 
-const SIZE: (u32, u32) = (960, 540);
-/// The plotting area: left, top, right, bottom.
-const AREA: [i32; 4] = [80, 46, 936, 484];
 const COLOR: Rgb888 = Rgb888::new(31, 95, 166);
 /// Validations shown.
 const SHOWN: usize = 8;
@@ -23,9 +20,7 @@ const SHOWN: usize = 8;
 /// # Errors
 /// If the file cannot be read, has no such value, or the picture cannot be written.
 pub fn noise_levels(csv: &Path, png: &Path, title: &str) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(csv).with_context(|| format!("cannot read {}", csv.display()))?;
-    let canvas = draw(&text, title).with_context(|| format!("cannot plot {}", csv.display()))?;
-    mote_train_support::files::write_atomically(png, &canvas.to_png()?)
+    plot(csv, png, |text| draw(text, title))
 }
 
 /// Timesteps and logarithms of losses.

@@ -6,12 +6,9 @@ use anyhow::{Context, ensure};
 use embedded_graphics::pixelcolor::Rgb888;
 use embedded_graphics::text::Alignment;
 
-use super::axes::{Frame, log_ticks, range, ticks};
+use super::axes::{AREA, Frame, SIZE, log_ticks, plot, range, ticks};
 use super::canvas::{BOLD, Canvas, FAINT, INK, TEXT};
 
-const SIZE: (u32, u32) = (960, 540);
-/// The plotting area: left, top, right, bottom.
-const AREA: [i32; 4] = [80, 46, 936, 484];
 const LOSS: Rgb888 = Rgb888::new(31, 95, 166);
 const LOSS_RAW: Rgb888 = Rgb888::new(183, 207, 232);
 const VAL_LOSS: Rgb888 = Rgb888::new(200, 88, 24);
@@ -20,9 +17,7 @@ const VAL_LOSS: Rgb888 = Rgb888::new(200, 88, 24);
 /// logarithmic axis. The raw loss is pale; over it runs its mean over the last hundredth of the steps. Values that are
 /// empty, not finite or not positive are passed over, other columns too.
 pub fn loss_curve(csv: &Path, png: &Path, title: &str) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(csv).with_context(|| format!("cannot read {}", csv.display()))?;
-    let canvas = draw(&text, title).with_context(|| format!("cannot plot {}", csv.display()))?;
-    mote_train_support::files::write_atomically(png, &canvas.to_png()?)
+    plot(csv, png, |text| draw(text, title))
 }
 
 type Points = Vec<(f64, f64)>;

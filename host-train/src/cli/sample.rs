@@ -254,12 +254,8 @@ impl Args {
         }
         let sampling = self.sampling.apply(&base)?;
         let restarts = self.uses.inpaint.is_some() || self.uses.from.is_some() || self.uses.between.is_some();
-        if restarts && !sampling.sampler.one_row_a_level() {
-            return Err(Usage(format!(
-                "{:?} cannot begin or turn back within its steps; take --sampler ddpm, ddim, euler, churn or consistency",
-                sampling.sampler
-            ))
-            .into());
+        if restarts {
+            check_restarts(&sampling)?;
         }
         Ok(sampling)
     }
@@ -315,6 +311,16 @@ impl Uses {
     fn begins_elsewhere(&self) -> bool {
         let Self { inpaint, from, interpolate, between, .. } = self;
         inpaint.is_some() || from.is_some() || interpolate.is_some() || between.is_some()
+    }
+}
+
+/// Whether a sampler can begin at any of its rows.
+pub(super) fn check_restarts(sampling: &SamplingConfig) -> Result<(), Usage> {
+    match sampling.sampler {
+        sampler if sampler.one_row_a_level() => Ok(()),
+        sampler => Err(Usage(format!(
+            "{sampler:?} cannot begin or turn back within its steps; take --sampler ddpm, ddim, euler, churn or consistency"
+        ))),
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use mote_core::step_table::StepRow;
 
 use super::Usage;
-use super::sample::{Form, NetworkArgs, SamplingArgs, Series, class_number};
+use super::sample::{Form, NetworkArgs, SamplingArgs, Series, check_restarts, class_number};
 use super::settings::{OnBackend, Run};
 use crate::diffusion::sample::{
     Known, Resampling, Reverse, SamplerConfig, SamplingConfig, reconstruction_scores, roc_auc, standardized,
@@ -110,11 +110,7 @@ impl Task {
         // Of an unknown class: the unconditional network, where there is more than one class to be unknown.
         base.guidance = if common.class.is_none() && classes > 1 { 0.0 } else { 1.0 };
         let sampling = common.sampling.apply(&base)?;
-        if !sampling.sampler.one_row_a_level() {
-            let message =
-                "cannot begin or turn back within its steps; take --sampler ddpm, ddim, euler, churn or consistency";
-            return Err(Usage(format!("{:?} {message}", sampling.sampler)).into());
-        }
+        check_restarts(&sampling)?;
         Ok(sampling)
     }
 }
@@ -214,13 +210,13 @@ fn denoise<B: DenoiserBackend>(
         reverse.run(state, first_row)
     });
     write_series(common, form, &series.joined(width, &found))?;
-    println!("from step {} of {}, made for noise of {:.3}", first_row + 1, worker.table.len(), row.noise / row.signal);
+    println!("from step {} of {}, made for noise of {:.3}", first_row + 1, worker.table.len(), row.sigma());
     Ok(())
 }
 
 /// The row whose sigma is nearest, in its logarithm.
 fn nearest(table: &[StepRow], sigma: f64) -> (usize, &StepRow) {
-    let distance = |row: &StepRow| (row.noise / row.signal / sigma).ln().abs();
+    let distance = |row: &StepRow| (row.sigma() / sigma).ln().abs();
     let rows = table.iter().enumerate();
     rows.min_by(|a, b| distance(a.1).total_cmp(&distance(b.1))).expect("a table has rows")
 }

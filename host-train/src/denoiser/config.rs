@@ -1,6 +1,7 @@
 //! What a denoiser is built from, and what may be wrong with it.
 
 use burn::backend::Flex;
+use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use mote_core::step_table::StepRow;
 use serde::{Deserialize, Serialize};
@@ -148,14 +149,6 @@ pub enum NotExportable {
 }
 
 impl Architecture {
-    /// What a sample's height and width must be multiples of, where they are more than 1.
-    pub fn multiple(&self) -> usize {
-        match self {
-            Self::UNet(unet) => 1 << unet.widths.len().saturating_sub(1).min(16),
-            Self::Mlp(_) => 1,
-        }
-    }
-
     /// Length of the embedding and of the timestep's features.
     pub fn embedding(&self) -> usize {
         match self {
@@ -230,6 +223,36 @@ impl DenoiserConfig {
             return Err(NotExportable::ConditionChannels);
         }
         Ok(())
+    }
+
+    /// What the network reads beside `x`, for [`Condition::extra`](super::Condition::extra): its `own` estimate of the data and
+    /// the `given` image, `[batch, .., height, width]` each. What it does not read is passed over; zeros where it gets only
+    /// one of both, None where it gets neither.
+    pub fn extra<B: Backend>(
+        &self,
+        x: &Tensor<B, 4>,
+        own: Option<Tensor<B, 4>>,
+        given: Option<Tensor<B, 4>>,
+    ) -> Option<Tensor<B, 4>> {
+        let [batch, _, height, width] = x.dims();
+        let reads =
+            [(usize::from(self.self_conditioning) * self.shape.channels, own), (self.condition_channels, given)];
+        let reads: Vec<_> = reads.into_iter().filter(|&(channels, _)| channels > 0).collect();
+        let zeros = |channels| Tensor::zeros([batch, channels, height, width], &x.device());
+        let parts = |(channels, part): (usize, Option<_>)| part.unwrap_or_else(|| zeros(channels));
+        let any = reads.iter().any(|(_, part)| part.is_some());
+        any.then(|| Tensor::cat(reads.into_iter().map(parts).collect(), 1))
+    }
+
+    /// The network's output, `[batch, .., height, width]`, as what the mean needs and the variance's channels, if it has them.
+    pub fn mean_and_variance<B: Backend>(&self, output: Tensor<B, 4>) -> (Tensor<B, 4>, Option<Tensor<B, 4>>) {
+        let channels = self.shape.channels;
+        match self.output {
+            Output::Mean => (output, None),
+            Output::MeanAndVariance => {
+                (output.clone().narrow(1, 0, channels), Some(output.narrow(1, channels, channels)))
+            }
+        }
     }
 
     /// The class number that stands for none.

@@ -2,15 +2,14 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use mote_process::{Bound, Terms};
 use serde::{Deserialize, Serialize};
 
 use super::variational::Decoder;
-use super::{Diffusion, from_pixels};
+use super::{Diffusion, from_pixels, to_units};
 use crate::dataset::{Split, to_pixel};
-use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Output};
+use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::ops::DenoiserBackend;
 use crate::trainer::StepRandom;
 
@@ -173,26 +172,17 @@ struct Measured<'a, B: Backend> {
 impl<B: DenoiserBackend> Measured<'_, B> {
     /// The term of each sample at its timestep, a mean over its values, in nats.
     fn terms(&self, examples: &Examples, timesteps: &[usize], random: &mut StepRandom) -> Vec<f64> {
-        let (device, channels) = (B::Device::default(), self.config.shape.channels);
+        let device = B::Device::default();
         let times: Vec<f64> = timesteps.iter().map(|&timestep| timestep as f64).collect();
         let x0 = from_pixels::<B>(examples.values.clone(), self.config.shape, &device);
         let x = self.diffusion.noised(&x0, &random.normal(x0.dims(), &device), &times);
         let mut condition = Condition::at(self.config, &times, self.diffusion.timesteps(), &examples.labels, &device);
-        condition.extra = self.diffusion.low_resolution.map(|low| {
-            let [_, _, height, width] = x0.dims();
-            let given = low.enlarge(low.reduce(x0), [height, width]);
-            // A network that conditions on itself has no estimate yet.
-            if self.config.self_conditioning { Tensor::cat(vec![given.zeros_like(), given], 1) } else { given }
-        });
-        let output = self.net.forward(x.clone(), &condition);
-        let values =
-            |x: Tensor<B, 4>| -> Vec<f32> { x.permute([0, 2, 3, 1]).into_data().to_vec().expect("f32 backend") };
-        let estimate = self.diffusion.estimate(&x, &output.clone().narrow(1, 0, channels), &times);
-        let estimates = values(self.decoder.limited(estimate));
-        let variances = match self.config.output {
-            Output::Mean => vec![0.0; estimates.len()],
-            Output::MeanAndVariance => values(output.narrow(1, channels, channels)),
-        };
+        // A network that conditions on itself has no estimate yet.
+        condition.extra = self.config.extra(&x, None, self.diffusion.low_resolution.map(|low| low.of(x0)));
+        let (f, variance) = self.config.mean_and_variance(self.net.forward(x.clone(), &condition));
+        let estimate = self.diffusion.estimate(&x, &f, &times);
+        let estimates = to_units(self.decoder.limited(estimate));
+        let variances = variance.map_or_else(|| vec![0.0; estimates.len()], to_units);
         let each = self.config.shape.len();
         let value = |timestep: usize, at: usize| {
             let [x0, estimate, variance] = [examples.values[at], estimates[at], variances[at]].map(f64::from);
@@ -217,7 +207,7 @@ mod tests {
 
     use super::*;
     use crate::dataset::{Dataset, SampleShape, Values};
-    use crate::denoiser::{Architecture, MlpConfig};
+    use crate::denoiser::{Architecture, MlpConfig, Output};
     use crate::diffusion::{DiffusionConfig, Objective, ReverseVariance, ScheduleConfig};
 
     /// The untrained network is the zero function, whose v means the estimate `signal x`: exact for data from N(0, 1). So its

@@ -22,6 +22,12 @@ pub struct LowResolution {
 }
 
 impl LowResolution {
+    /// What is given of samples `[batch, channels, height, width]`: their low resolution, at their own size.
+    pub fn of<B: Backend>(self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [_, _, height, width] = x.dims();
+        self.enlarge(self.reduce(x), [height, width])
+    }
+
     /// The low resolution of samples: each block's mean, `[batch, channels, height, width]` with smaller sides.
     pub fn reduce<B: Backend>(self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let [batch, channels, height, width] = x.dims();

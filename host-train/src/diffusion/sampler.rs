@@ -51,11 +51,7 @@ pub struct Conditioned<'a, B: Backend> {
 impl<B: DenoiserBackend> Denoise<B> for Conditioned<'_, B> {
     fn estimate(&self, x: &Tensor<B, 4>, row: &StepRow, previous: Option<&Tensor<B, 4>>) -> Estimate<B> {
         let f = self.guided(x, row, previous);
-        let channels = x.dims()[1];
-        let (mean, variance) = match f.dims()[1] / channels {
-            1 => (f, None),
-            _ => (f.clone().narrow(1, 0, channels), Some(f.narrow(1, channels, channels))),
-        };
+        let (mean, variance) = self.sampler.config.mean_and_variance(f);
         let variance = variance.filter(|_| self.sampler.sampling.learned_variance());
         Estimate { x0: x.clone() * row.p + mean * row.q, variance }
     }
@@ -65,7 +61,7 @@ impl<B: DenoiserBackend> Conditioned<'_, B> {
     /// The guided output, `uncond + w (cond - uncond)`, in one pass of twice the batch; for w = 0 and w = 1 one plain pass.
     /// A learned variance is the conditional one's.
     fn guided(&self, x: &Tensor<B, 4>, row: &StepRow, previous: Option<&Tensor<B, 4>>) -> Tensor<B, 4> {
-        let (batch, channels) = (self.classes.len(), x.dims()[1]);
+        let batch = self.classes.len();
         let none = vec![self.sampler.config.no_class(); batch];
         let strength = self.sampler.sampling.guidance_at(row);
         if strength == 1.0 {
@@ -82,12 +78,13 @@ impl<B: DenoiserBackend> Conditioned<'_, B> {
             let guided = without.clone() + (with.clone() - without) * strength;
             rescaled(guided, with, self.sampler.sampling.guidance_rescale)
         };
-        let outputs = with.dims()[1];
-        if outputs == channels {
-            return guide(with, without);
+        let (with, variance) = self.sampler.config.mean_and_variance(with);
+        let (without, _) = self.sampler.config.mean_and_variance(without);
+        let mean = guide(with, without);
+        match variance {
+            None => mean,
+            Some(variance) => Tensor::cat(vec![mean, variance], 1),
         }
-        let mean = guide(with.clone().narrow(1, 0, channels), without.narrow(1, 0, channels));
-        Tensor::cat(vec![mean, with.narrow(1, channels, outputs - channels)], 1)
     }
 
     fn output(
@@ -99,22 +96,9 @@ impl<B: DenoiserBackend> Conditioned<'_, B> {
         image: Option<Tensor<B, 4>>,
     ) -> Tensor<B, 4> {
         let Sampler { net, config, diffusion, .. } = self.sampler;
-        let [batch, _, height, width] = x.dims();
         let timesteps = vec![row.timestep; classes.len()];
         let condition = Condition::new(config, &timesteps, diffusion.timesteps(), classes, &x.device());
-        let previous = previous.filter(|_| config.self_conditioning);
-        let image = image.filter(|_| config.condition_channels > 0);
-        let extra = (previous.is_some() || image.is_some()).then(|| {
-            let zeros = |channels| Tensor::zeros([batch, channels, height, width], &x.device());
-            let mut parts = Vec::new();
-            if config.self_conditioning {
-                parts.push(previous.unwrap_or_else(|| x.zeros_like()));
-            }
-            if config.condition_channels > 0 {
-                parts.push(image.unwrap_or_else(|| zeros(config.condition_channels)));
-            }
-            Tensor::cat(parts, 1)
-        });
+        let extra = config.extra(&x, previous, image);
         net.forward(x, &Condition { extra, ..condition })
     }
 }
@@ -200,9 +184,7 @@ impl<'a, B: DenoiserBackend> Sampler<'a, B> {
             let indices = &of_class[class];
             units.extend(split.units(*indices.get(turn % indices.len().max(1)).unwrap_or(&0)));
         }
-        let SampleShape { height, width, .. } = self.config.shape;
-        let samples = from_pixels(units, self.config.shape, device);
-        Some(low.enlarge(low.reduce(samples), [height, width]))
+        Some(low.of(from_pixels(units, self.config.shape, device)))
     }
 
     /// Draws whole samples; a super-resolution network is given those of `split` ([`Sampler::given_of`]).
@@ -300,7 +282,7 @@ mod tests {
     #[test]
     fn guidance_keeps_to_its_interval() {
         let table = SamplingConfig::ddim(4, 1.0).table(&diffusion());
-        let sigma = |row: usize| table[row].noise / table[row].signal;
+        let sigma = |row: usize| table[row].sigma();
         let interval = Some([sigma(2) - 0.01, sigma(1) + 0.01]);
         for row in 0..4 {
             let at = |guidance, guidance_interval| {

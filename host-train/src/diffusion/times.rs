@@ -1,13 +1,11 @@
 //! At which times a training step looks.
 
 use mote_core::noise::normal_q12;
+use mote_core::quant::STATE_ONE;
 use mote_core::schedule::timestep_of_log_snr;
 use serde::{Deserialize, Serialize};
 
 use super::{Diffusion, Time};
-
-/// 1.0 in the units of core's noise.
-const NOISE_ONE: f64 = 4096.0;
 
 /// How the times of a batch are drawn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -52,7 +50,7 @@ impl TimeSampling {
             }
             (Self::Uniform, Time::Continuous) => each(&|u| u * last as f64),
             (Self::Lognormal { mean, std }, time) => each(&|u| {
-                let z = f64::from(normal_q12((u * 4_294_967_296.0) as u32)) / NOISE_ONE;
+                let z = f64::from(normal_q12((u * 4_294_967_296.0) as u32)) / f64::from(STATE_ONE);
                 let found = timestep_of_log_snr(&diffusion.alpha_bars, -2.0 * (mean + std * z));
                 if time == Time::Discrete { found.round() } else { found }
             }),

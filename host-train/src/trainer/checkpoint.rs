@@ -100,6 +100,12 @@ impl Checkpoints {
         self.folder.join("best.safetensors")
     }
 
+    /// Keeps the best weights so far.
+    pub(super) fn save_best(&self, best: &DenoiserFile) -> anyhow::Result<()> {
+        files::make_folder(&self.folder)?;
+        files::write_atomically(&self.best(), &best.to_bytes())
+    }
+
     /// Whether the state after `step` steps gets a number.
     pub(super) fn is_numbered(&self, step: u64) -> bool {
         self.keep.every > 0 && step.is_multiple_of(self.keep.every)
@@ -113,7 +119,7 @@ impl Checkpoints {
         if let Some(at) = state.not_finite() {
             bail!("the state after {} steps is not finite (parameter {at}); it is not saved", state.step());
         }
-        std::fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
+        files::make_folder(&self.folder)?;
         let kept: Vec<String> = (0..state.kept.len()).map(kept_name).collect();
         let vectors = NAMES.iter().copied().zip(&state.vectors).chain(kept.iter().map(String::as_str).zip(&state.kept));
         let vectors = vectors.chain([("losses", &state.losses), ("norms", &state.norms)]);
@@ -174,7 +180,7 @@ impl Checkpoints {
         sigma_rels: &[f64],
         denoiser: &DenoiserFile,
     ) -> anyhow::Result<()> {
-        std::fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
+        files::make_folder(&self.folder)?;
         let names: Vec<String> = (0..kept.len()).map(kept_name).collect();
         let profiles = serde_json::to_string(sigma_rels).expect("plain numbers");
         let metadata = [(PROFILES, profiles), (DENOISER, about(denoiser))];

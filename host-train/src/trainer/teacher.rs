@@ -5,6 +5,7 @@ use burn::module::AutodiffModule;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 use mote_core::noise::{Philox, normal_q12};
+use mote_core::quant::STATE_ONE;
 use mote_process::Bound;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,6 @@ use crate::diffusion::{
     is_default, per_image,
 };
 use crate::ops::DenoiserBackend;
-
-/// 1.0 in the units of core's noise.
-const NOISE_ONE: f32 = 4096.0;
 
 /// The numbers of the teacher's training: the `[train]` section of a preset. What is not in the named presets:
 ///
@@ -154,7 +152,7 @@ impl StepRandom {
 
     /// Standard normal numbers.
     pub(crate) fn normals(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| f32::from(normal_q12(self.0.next_u32())) / NOISE_ONE).collect()
+        (0..count).map(|_| f32::from(normal_q12(self.0.next_u32())) / f32::from(STATE_ONE)).collect()
     }
 }
 
@@ -242,8 +240,7 @@ impl<'a> TeacherTask<'a> {
     ) -> Self {
         let all: Vec<usize> = (0..diffusion.timesteps()).collect();
         let weights = diffusion.weights(config.weighting, &all);
-        let each = all.iter().map(|&timestep| diffusion.weight(config.weighting, timestep as f64));
-        let mean_weight = each.sum::<f64>() / all.len() as f64;
+        let mean_weight = diffusion.mean_weight(config.weighting, &all);
         let bound = diffusion.bound(network.output);
         Self { config, network, diffusion, split, seed, weights, mean_weight, bound }
     }
@@ -293,19 +290,11 @@ impl<'a> TeacherTask<'a> {
         let (config, network, diffusion, device) = (self.config, self.network, self.diffusion, B::Device::default());
         let Examples { images, labels, times: Times { times, importance }, x, target, given } = examples;
         let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, &device);
-        condition.extra = match network.self_conditioning {
-            true => Some(self.own_estimate(net, &x, &times, &labels, given)),
-            false => given,
-        };
+        let own = network.self_conditioning.then(|| self.own_estimate(net, &x, &times, &labels, given.as_ref()));
+        condition.extra = network.extra(&x, own, given);
         condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.word());
         let output = net.forward(x.clone(), &condition);
-        let channels = network.shape.channels;
-        let (f, variance) = match network.output {
-            Output::Mean => (output, None),
-            Output::MeanAndVariance => {
-                (output.clone().narrow(1, 0, channels), Some(output.narrow(1, channels, channels)))
-            }
-        };
+        let (f, variance) = network.mean_and_variance(output);
         let simple = |f: Tensor<B, 4>| {
             let weights: Vec<f32> =
                 times.iter().zip(&importance).map(|(&time, factor)| (self.weight(time) * factor) as f32).collect();
@@ -331,36 +320,34 @@ impl<'a> TeacherTask<'a> {
     }
 
     /// What a network that conditions on itself sees beside `x`: for every second sample its own estimate of the data without
-    /// one, from which no gradient flows, for the others zeros (Chen, Zhang, Hinton, *Analog Bits*, 2023, section 3.2); then
-    /// the given image.
+    /// one, from which no gradient flows, for the others zeros (Chen, Zhang, Hinton, *Analog Bits*, 2023, section 3.2).
     fn own_estimate<B>(
         &self,
         net: &Denoiser<B>,
         x: &Tensor<B, 4>,
         times: &[f64],
         labels: &[usize],
-        given: Option<Tensor<B, 4>>,
+        given: Option<&Tensor<B, 4>>,
     ) -> Tensor<B, 4>
     where
         B: AutodiffBackend + DenoiserBackend,
         B::InnerBackend: DenoiserBackend,
     {
-        let (device, channels) = (x.device(), self.network.shape.channels);
+        let device = x.device();
         let even: Vec<i32> = (0..labels.len() as i32).step_by(2).collect();
         let pick = |x: &Tensor<B, 4>| x.clone().inner().select(0, Tensor::from_ints(&even[..], &device));
         let (x_even, times_even): (_, Vec<f64>) = (pick(x), times.iter().copied().step_by(2).collect());
         let labels_even: Vec<usize> = labels.iter().copied().step_by(2).collect();
         let timesteps = self.diffusion.timesteps();
         let mut condition = Condition::at(self.network, &times_even, timesteps, &labels_even, &device);
-        condition.extra = given.as_ref().map(|given| Tensor::cat(vec![x_even.zeros_like(), pick(given)], 1));
-        let f = net.valid().forward(x_even.clone(), &condition).narrow(1, 0, channels);
+        condition.extra = self.network.extra(&x_even, None, given.map(pick));
+        let (f, _) = self.network.mean_and_variance(net.valid().forward(x_even.clone(), &condition));
         let estimate = self.decoder().limited(self.diffusion.estimate(&x_even, &f, &times_even));
         // Sample i has row i / 2 if it is even, else the row of zeros at the end.
         let rows = Tensor::cat(vec![estimate, x_even.zeros_like().narrow(0, 0, 1)], 0);
         let zeros = even.len() as i32;
         let order: Vec<i32> = (0..labels.len() as i32).map(|i| if i % 2 == 0 { i / 2 } else { zeros }).collect();
-        let estimate = Tensor::from_inner(rows.select(0, Tensor::from_ints(&order[..], &device)));
-        Tensor::cat([Some(estimate), given].into_iter().flatten().collect(), 1)
+        Tensor::from_inner(rows.select(0, Tensor::from_ints(&order[..], &device)))
     }
 }
 

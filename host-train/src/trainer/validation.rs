@@ -1,6 +1,5 @@
 //! The loss on held-out samples, at fixed noise levels with fixed noise: two validations differ by the weights alone.
 
-use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 
 use super::teacher::StepRandom;
@@ -92,28 +91,13 @@ impl<'a> Validation<'a> {
             let x = self.diffusion.noised(&images, &noise, &times);
             let target = self.diffusion.target(&images, &noise, &times);
             let mut condition = Condition::at(self.network, &times, self.diffusion.timesteps(), labels, &device);
-            condition.extra = self.given(&images);
-            let error = mean_output(net.forward(x, &condition), self.network.shape.channels) - target;
+            // No estimate of its own; the sample's low resolution where it is trained to enlarge.
+            condition.extra = self.network.extra(&x, None, self.diffusion.low_resolution.map(|low| low.of(images)));
+            let (f, _) = self.network.mean_and_variance(net.forward(x, &condition));
+            let error = f - target;
             let squares: f32 = (error.clone() * error).mean().into_data().to_vec().expect("f32 backend")[0];
             sum += f64::from(squares) * labels.len() as f64;
         }
         sum / self.labels.len() as f64
     }
-}
-
-impl Validation<'_> {
-    /// What the network sees beside the noised sample: no estimate of its own, and the sample's low resolution where it is
-    /// trained to enlarge.
-    fn given<B: Backend>(&self, images: &Tensor<B, 4>) -> Option<Tensor<B, 4>> {
-        let [_, _, height, width] = images.dims();
-        let low = self.diffusion.low_resolution?;
-        let given = low.enlarge(low.reduce(images.clone()), [height, width]);
-        let own = self.network.self_conditioning.then(|| images.zeros_like());
-        Some(Tensor::cat([own, Some(given)].into_iter().flatten().collect(), 1))
-    }
-}
-
-/// The channels of an output that tell the mean; the variance's follow them.
-fn mean_output<B: Backend>(output: Tensor<B, 4>, channels: usize) -> Tensor<B, 4> {
-    output.narrow(1, 0, channels)
 }

@@ -4,7 +4,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +171,7 @@ impl<B: DenoiserBackend> Watching<'_, '_, B> {
         let Validated { loss, levels } = validation.run(net);
         let best = log.validation(step, loss, validation.timesteps(), &levels)?;
         if best && config.best == Best::Validation {
-            keep_best(checkpoints, file)?;
+            checkpoints.save_best(file)?;
         }
         Ok(())
     }
@@ -184,7 +183,7 @@ impl<B: DenoiserBackend> Watching<'_, '_, B> {
         let score = scorer.as_ref().expect("asked for where there is one").score(&samples.all_units());
         let best = log.score(step, &score)?;
         if best && config.best == Best::Frechet {
-            keep_best(checkpoints, file)?;
+            checkpoints.save_best(file)?;
         }
         Ok(())
     }
@@ -193,7 +192,7 @@ impl<B: DenoiserBackend> Watching<'_, '_, B> {
         let count = self.watch.config.sample_rows * self.watch.denoiser.network.classes;
         let samples = self.draw(net, count, "drawing samples")?;
         let folder = &self.watch.samples;
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        files::make_folder(folder)?;
         let section = Section { label: vec![format!("step {step}")], samples: &samples };
         let canvas = sheet(self.watch.legend, &[section], self.watch.config.sample_rows, "")?;
         let png = canvas.to_png()?;
@@ -208,12 +207,4 @@ impl<B: DenoiserBackend> Watching<'_, '_, B> {
         let request = Request { seed: SAMPLING_SEED, count, class: None };
         Ok(sampler.draw(request, &self.watch.held_out, &self.device, |_| ()))
     }
-}
-
-fn keep_best(checkpoints: &Checkpoints, file: &DenoiserFile) -> anyhow::Result<()> {
-    let path = checkpoints.best();
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    files::write_atomically(&path, &file.to_bytes())
 }

@@ -23,7 +23,7 @@ impl CsvLog {
     /// If the disk does not take it.
     pub fn open(path: &Path, header: &str, step: u64) -> anyhow::Result<Self> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            files::make_folder(folder)?;
         }
         let mut text = format!("{header}\n");
         for (row_step, row) in rows(path, header)? {

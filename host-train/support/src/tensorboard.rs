@@ -83,7 +83,7 @@ impl EventWriter {
     /// # Errors
     /// If the disk does not take it.
     pub fn create(folder: &Path, step: u64) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        crate::files::make_folder(folder)?;
         let seconds = now() as u64;
         let name = |number: u32| folder.join(format!("events.out.tfevents.{seconds:010}.{number:06}.mote"));
         let path = (0..).map(name).find(|path| !path.exists()).expect("not every name is taken");

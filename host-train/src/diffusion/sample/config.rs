@@ -273,9 +273,8 @@ impl SamplingConfig {
 
     /// The guidance strength at a row: [`SamplingConfig::guidance`] within the interval, 1 elsewhere.
     pub fn guidance_at(&self, row: &StepRow) -> f64 {
-        let sigma = row.noise / row.signal;
         match self.guidance_interval {
-            Some([low, high]) if !(low..=high).contains(&sigma) => 1.0,
+            Some([low, high]) if !(low..=high).contains(&row.sigma()) => 1.0,
             _ => self.guidance,
         }
     }
@@ -365,7 +364,7 @@ mod tests {
         config.check(&cosine()).unwrap();
         let table = config.table(&cosine());
         assert_eq!(table.len(), 39);
-        assert!(table[0].noise / table[0].signal <= 80.0 && table[0].timestep > 900);
+        assert!(table[0].sigma() <= 80.0 && table[0].timestep > 900);
         assert_eq!(toml::from_str::<SamplingConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
         for kind in [
             "{ kind = \"ddpm\", variance = \"learned\" }",

@@ -5,15 +5,13 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use mote_core::noise::{NoiseUse, normals};
+use mote_core::quant::STATE_ONE;
 use mote_core::schedule::{jump_variance, posterior_variance};
 use mote_core::step_table::StepRow;
 
 use super::Threshold;
 use crate::dataset::SampleShape;
 use crate::diffusion::from_pixels;
-
-/// 1.0 in the units of core's noise.
-const NOISE_ONE: f32 = 4096.0;
 
 /// Something that estimates the data behind a noised state. All tensors are `[batch, channels, height, width]`.
 pub trait Denoise<B: Backend> {
@@ -57,7 +55,7 @@ impl<B: Backend> Noise<B> {
     /// Standard normal noise, `[samples, channels, height, width]`.
     pub fn normal(&self, noise_use: NoiseUse) -> Tensor<B, 4> {
         let one = |sample| normals(self.seed, sample, noise_use).take(self.shape.len());
-        let values = self.samples.clone().flat_map(one).map(|value| f32::from(value) / NOISE_ONE).collect();
+        let values = self.samples.clone().flat_map(one).map(|value| f32::from(value) / f32::from(STATE_ONE)).collect();
         from_pixels(values, self.shape, &self.device)
     }
 }

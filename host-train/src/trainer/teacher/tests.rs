@@ -220,7 +220,8 @@ fn half_of_the_samples_see_their_own_estimate() {
     let net = network.init::<Train>(1, &Default::default()).unwrap();
     let Examples { x, times, labels, given, .. } = examples;
     let given = given.unwrap();
-    let extra = task.own_estimate(&net, &x, &times.times, &labels, Some(given.clone())).inner();
+    let own = task.own_estimate(&net, &x, &times.times, &labels, Some(&given));
+    let extra = task.network.extra(&x, Some(own), Some(given.clone())).unwrap().inner();
     assert_eq!(extra.dims(), [8, 6, 4, 6]);
     assert_eq!(worst(extra.clone().narrow(1, 3, 3), given.inner()), 0.0);
     // The untrained network's v is zero, so its estimate is `signal x`, within the pixels' range.
