@@ -3,7 +3,7 @@
 //! The firmware gets its arguments, writes its files and leaves its exit status by semihosting; its log is defmt frames on
 //! the emulator's standard output; the model is placed in flash; a plugin counts the instructions between two markers.
 
-use crate::board::Board;
+use crate::board::{Board, Machine};
 use crate::elf::Firmware;
 use crate::places::{root, target_dir};
 use crate::process::{capture, run};
@@ -29,7 +29,7 @@ const BLOCKS: &str = "blocks.txt";
 /// An emulator that is ready to run one board's programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Emulator {
-    board: &'static Board,
+    machine: &'static Machine,
     counter: Option<PathBuf>,
     wants_blocks: bool,
 }
@@ -79,11 +79,12 @@ impl Outcome {
 impl Emulator {
     /// Finds the emulator and builds the instruction counter.
     pub(crate) fn new(board: &'static Board) -> Result<Self> {
-        let Some(version) = version(board.emulator) else {
-            bail!("{} is not installed: run `cargo xtask setup`", board.emulator);
+        let machine = board.machine().with_context(|| format!("{} is no emulated board", board.name))?;
+        let Some(version) = version(machine.emulator) else {
+            bail!("{} is not installed: run `cargo xtask setup`", machine.emulator);
         };
         let counter = if version >= PLUGIN_SINCE { Some(build_counter()?) } else { None };
-        Ok(Emulator { board, counter, wants_blocks: false })
+        Ok(Emulator { machine, counter, wants_blocks: false })
     }
 
     /// The same emulator, which also tells the blocks that ran.
@@ -128,8 +129,8 @@ impl Emulator {
     }
 
     fn start(&self, firmware: &Firmware, model: Option<&Path>, arguments: &[String], folder: &Path) -> Result<Child> {
-        let mut command = Command::new(self.board.emulator);
-        command.current_dir(folder).args(["-machine", self.board.machine]).args(self.board.options);
+        let mut command = Command::new(self.machine.emulator);
+        command.current_dir(folder).args(["-machine", self.machine.name]).args(self.machine.options);
         command.args(["-display", "none", "-monitor", "none", "-serial", "none"]);
         command.arg("-kernel").arg(firmware.path.canonicalize()?);
         let mut semihosting = "enable=on,target=native,arg=mote".to_owned();
@@ -153,14 +154,14 @@ impl Emulator {
             .stdin(Stdio::null())
             .stdout(File::create(folder.join(LOG))?)
             .stderr(File::create(folder.join(MESSAGES))?);
-        command.spawn().with_context(|| format!("cannot start {}", self.board.emulator))
+        command.spawn().with_context(|| format!("cannot start {}", self.machine.emulator))
     }
 
     fn outcome(&self, firmware: &Firmware, folder: &Path, status: ExitStatus) -> Result<Outcome> {
         let log = firmware.formats.decode(&fs::read(folder.join(LOG))?);
         let messages = fs::read_to_string(folder.join(MESSAGES))?;
         if !status.success() && log.is_empty() {
-            bail!("{} failed ({status}): {}", self.board.emulator, messages.trim());
+            bail!("{} failed ({status}): {}", self.machine.emulator, messages.trim());
         }
         let counts = match &self.counter {
             Some(_) => {

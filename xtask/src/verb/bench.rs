@@ -4,7 +4,7 @@ mod host;
 mod peer;
 mod table;
 
-use crate::board::{BOARDS, Board, QEMU_M4};
+use crate::board::{Board, EMULATED, QEMU_M4};
 use crate::cycles::Model;
 use crate::elf::Firmware;
 use crate::emulator::{Block, Emulator};
@@ -50,7 +50,7 @@ struct Kernels {
 }
 
 fn places() -> Vec<&'static str> {
-    BOARDS.iter().map(|board| board.name).chain([HOST]).collect()
+    EMULATED.iter().map(|board| board.name).chain([HOST]).collect()
 }
 
 /// What was measured in one place.
@@ -94,7 +94,7 @@ struct Row {
 /// Runs the bench.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let What::Kernels(kernels) = &arguments.what;
-    let report = match BOARDS.iter().find(|board| board.name == kernels.on) {
+    let report = match EMULATED.iter().find(|board| board.name == kernels.on) {
         Some(board) => measure(board)?,
         None => host::measure()?,
     };

@@ -1,6 +1,6 @@
 //! `generate`: pictures from a `.mote` file.
 
-use crate::board::{BOARDS, Board};
+use crate::board::{Board, EMULATED};
 use crate::drawing::{self, Wanted};
 use crate::images::{Samples, write_whole};
 use crate::{UsageError, model_file};
@@ -55,8 +55,8 @@ fn place(word: &str) -> Result<Place, String> {
     if word == "host" {
         return Ok(Place::Host);
     }
-    let names: Vec<&str> = BOARDS.iter().map(|board| board.name).collect();
-    let board = BOARDS.iter().find(|board| board.name == word);
+    let names: Vec<&str> = EMULATED.iter().map(|board| board.name).collect();
+    let board = EMULATED.iter().find(|board| board.name == word);
     board.map(Place::Board).ok_or_else(|| format!("possible places are host, {}", names.join(", ")))
 }
 
@@ -96,7 +96,7 @@ fn draw_on_chip(board: &'static Board, arguments: &Arguments, wanted: &Wanted) -
     }
     if let Some(path) = &arguments.stats {
         let stats = json!({
-            "machine": board.machine,
+            "machine": board.machine().map(|machine| machine.name),
             "processor": board.processor,
             "samples": drawn.samples.count(),
             "seed": wanted.seed,

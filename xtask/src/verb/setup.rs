@@ -5,7 +5,7 @@
 
 mod debian;
 
-use crate::board::{AARCH64, BOARDS, CORE_TARGETS, QEMU_M4, USER_EMULATOR};
+use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, QEMU_M4, USER_EMULATOR};
 use crate::emulator;
 use crate::process::capture;
 use crate::toolchain::find;
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let targets: &[&str] = if arguments.minimal { &[QEMU_M4.target] } else { &CORE_TARGETS };
     let emulators: &[&str] =
-        if arguments.minimal { &[QEMU_M4.emulator] } else { &[QEMU_M4.emulator, "qemu-system-riscv32"] };
+        if arguments.minimal { &["qemu-system-arm"] } else { &["qemu-system-arm", "qemu-system-riscv32"] };
     add_targets(&missing_targets(targets));
     let (targets_left, emulators_left) = (missing_targets(targets), missing_emulators(emulators));
     if !targets_left.is_empty() || !emulators_left.is_empty() {
@@ -43,13 +43,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     for emulator in emulators {
         let Some(version) = emulator::version(emulator) else { bail!("{}", by_hand(&[], &[emulator])) };
-        let boards: Vec<&str> = BOARDS.iter().filter(|b| b.emulator == *emulator).map(|b| b.name).collect();
+        let boards: Vec<&str> =
+            EMULATED.iter().filter(|board| runs_on(board, emulator)).map(|board| board.name).collect();
         println!("{emulator:<30} QEMU {version} for {}", boards.join(", "));
     }
     if !arguments.minimal {
         offer_aarch64();
     }
     Ok(())
+}
+
+fn runs_on(board: &Board, emulator: &str) -> bool {
+    board.machine().is_some_and(|machine| machine.emulator == emulator)
 }
 
 /// What the tests of the kernels for AArch64 need; they are skipped without it.

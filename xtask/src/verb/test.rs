@@ -1,7 +1,7 @@
 //! `test` and `ci`: every check and every test, with one closing line.
 
 use super::setup;
-use crate::board::{AARCH64, BOARDS, Board, CORE_TARGETS, QEMU_M4, USER_EMULATOR};
+use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, QEMU_M4, USER_EMULATOR};
 use crate::cycles::Model;
 use crate::drawing::{self, Wanted};
 use crate::emulator::{self, Emulator};
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for target in CORE_TARGETS {
         tally.check(&format!("core for {target}"), || build_core(target));
     }
-    for board in &BOARDS {
+    for board in &EMULATED {
         tally.check(&format!("firmware for {}", board.name), || build_firmware(board));
         tally.check(&format!("no panic on {}", board.name), || {
             firmware::prove_panic_free(board).map(|()| Verdict::Passed)
@@ -238,11 +238,11 @@ fn small_model(folder: &Path) -> Result<PathBuf> {
 
 fn is_here(board: &Board) -> bool {
     // Without the first board's emulator the checks fail, not only skip.
-    *board == QEMU_M4 || emulator::version(board.emulator).is_some()
+    *board == QEMU_M4 || board.machine().is_some_and(|machine| emulator::version(machine.emulator).is_some())
 }
 
 fn not_installed(board: &Board) -> Verdict {
-    Verdict::Skipped(format!("{} is not installed", board.emulator))
+    Verdict::Skipped(format!("the emulator of {} is not installed", board.name))
 }
 
 /// The chip computes the host's bits, and the instruction counter counts what runs.
