@@ -200,27 +200,56 @@ pub fn stated_len(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= CHECKED_FROM && bytes.starts_with(&MAGIC)).then(|| read_u32(bytes, header::FILE_LEN) as usize)
 }
 
-/// CRC-32 (ISO-HDLC: polynomial 0x04C11DB7 reflected, as in zlib) of `bytes`, four bits at a time.
+/// CRC-32 (ISO-HDLC: polynomial 0x04C11DB7 reflected, as in zlib) of `bytes`.
 pub fn checksum(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 16] = {
-        let mut table = [0; 16];
-        let mut i = 0;
-        while i < 16 {
-            let mut value = i as u32;
-            let mut bit = 0;
-            while bit < 4 {
-                value = if value & 1 == 1 { value >> 1 ^ 0xEDB8_8320 } else { value >> 1 };
-                bit += 1;
+    let mut checksum = Checksum::new();
+    checksum.update(bytes);
+    checksum.value()
+}
+
+/// [`checksum`] of bytes that come in parts; four bits at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct Checksum(u32);
+
+impl Checksum {
+    /// Of no bytes yet.
+    pub const fn new() -> Self {
+        Checksum(!0)
+    }
+
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        const TABLE: [u32; 16] = {
+            let mut table = [0; 16];
+            let mut i = 0;
+            while i < 16 {
+                let mut value = i as u32;
+                let mut bit = 0;
+                while bit < 4 {
+                    value = if value & 1 == 1 { value >> 1 ^ 0xEDB8_8320 } else { value >> 1 };
+                    bit += 1;
+                }
+                table[i] = value;
+                i += 1;
             }
-            table[i] = value;
-            i += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!0, |crc, &byte| {
-        let low = crc >> 4 ^ TABLE[((crc ^ byte as u32) & 15) as usize];
-        low >> 4 ^ TABLE[((low ^ (byte as u32 >> 4)) & 15) as usize]
-    })
+            table
+        };
+        self.0 = bytes.iter().fold(self.0, |crc, &byte| {
+            let low = crc >> 4 ^ TABLE[((crc ^ byte as u32) & 15) as usize];
+            low >> 4 ^ TABLE[((low ^ (byte as u32 >> 4)) & 15) as usize]
+        });
+    }
+
+    /// The checksum of the bytes so far.
+    pub fn value(&self) -> u32 {
+        !self.0
+    }
+}
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 #[cfg(test)]
@@ -230,6 +259,13 @@ mod tests {
     #[test]
     fn checksum_gives_the_published_check_value() {
         assert_eq!(checksum(b"123456789"), 0xCBF4_3926);
+    }
+
+    #[test]
+    fn a_checksum_of_parts_is_that_of_the_whole() {
+        let mut parts = Checksum::new();
+        [&b"1234"[..], b"", b"56789"].iter().for_each(|part| parts.update(part));
+        assert_eq!(parts.value(), 0xCBF4_3926);
     }
 
     #[test]
