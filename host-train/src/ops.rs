@@ -3,14 +3,20 @@
 //! [`DenoiserBackend`] gives each a definition in burn's operations: what NdArray and a GPU run, and the reference.
 //! burn-flex replaces them with `kernel`, forward and backward: a training step is several times faster than with
 //! burn-flex's own convolution gradients, and the sums over a batch have a fixed order, whatever the threads do.
+//!
+//! What a training step does outside the network is here, too, for backends on which each of burn's operations is a kernel
+//! launch: the optimizer's step and the random numbers.
 
 mod flex;
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::{conv2d, interpolate};
 use burn::tensor::ops::{ConvOptions, InterpolateMode, InterpolateOptions};
+use burn::tensor::{Tensor, TensorData};
+use mote_core::noise::{Philox, normal_q12};
+use mote_core::quant::STATE_ONE;
+use rand::Rng;
 
 pub use mote_train_kernels::GROUP_NORM_EPSILON;
 
@@ -50,6 +56,87 @@ pub trait DenoiserBackend: Backend {
         let [_, _, height, width] = x.dims();
         interpolate(x, [down * height, 2 * width], InterpolateOptions::new(InterpolateMode::Nearest))
     }
+
+    /// One step of AdamW along `gradient`, scaled to a norm of at most [`AdamWStep::clip`], and of all averages; the state
+    /// after it, and the gradient's norm before it was scaled, `[1]`. Nothing here waits for the device.
+    ///
+    /// With `g = gradient min(1, clip / (norm + 1e-6))` and every factor a number of `step`:
+    ///
+    /// - `first <- beta1 first + (1 - beta1) g`
+    /// - `second <- beta2 second + (1 - beta2) g^2`
+    /// - `parameters <- (1 - rate weight_decay) parameters - rate correction1 first / (sqrt(correction2 second) + 1e-8)`
+    /// - `average <- keep average + (1 - keep) parameters`, each average with its own `keep`
+    ///
+    /// # Shapes
+    /// - gradient and every vector of the state: `[parameters]`, f32
+    fn adamw(
+        state: AdamWState<Self>,
+        gradient: Tensor<Self, 1>,
+        step: &AdamWStep,
+    ) -> (AdamWState<Self>, Tensor<Self, 1>) {
+        let AdamWState { parameters, first, second, averages } = state;
+        let ([beta1, beta2], [correction1, correction2]) = (step.betas, step.corrections);
+        let norm = norm(&gradient);
+        let gradient = gradient * (norm.clone().add_scalar(1e-6).recip() * step.clip).clamp_max(1.0);
+        let second = second * beta2 + gradient.clone() * gradient.clone() * (1.0 - beta2);
+        let first = first * beta1 + gradient * (1.0 - beta1);
+        let direction = first.clone() * correction1 / ((second.clone() * correction2).sqrt() + ADAMW_EPSILON);
+        let parameters = parameters * (1.0 - step.rate * step.weight_decay) - direction * step.rate;
+        let average = |(average, &keep): (Tensor<Self, 1>, &f64)| average * keep + parameters.clone() * (1.0 - keep);
+        let averages = averages.into_iter().zip(&step.keep).map(average).collect();
+        (AdamWState { parameters, first, second, averages }, norm)
+    }
+
+    /// Standard normal numbers, the same bits on every backend: element i is [`normal_q12`] of word `begin + i` of the
+    /// generator [`Philox`] under `seed`, over 4096; word w is word `w % 4` of its block `w / 4`.
+    ///
+    /// # Shapes
+    /// `[count]`
+    fn normals(seed: u64, begin: u128, count: usize, device: &Self::Device) -> Tensor<Self, 1> {
+        let mut philox = Philox::new(seed);
+        philox.seek(begin / 4);
+        (0..begin % 4).for_each(|_| _ = philox.next_u32());
+        let normal = |_| f32::from(normal_q12(philox.next_u32())) / f32::from(STATE_ONE);
+        Tensor::from_data(TensorData::new((0..count).map(normal).collect::<Vec<f32>>(), [count]), device)
+    }
+}
+
+/// Added to the root of the second moment in [`DenoiserBackend::adamw`].
+pub const ADAMW_EPSILON: f64 = 1e-8;
+
+/// What a step of [`DenoiserBackend::adamw`] changes: vectors `[parameters]`.
+#[derive(Debug, Clone)]
+pub struct AdamWState<B: Backend> {
+    /// The weights being trained.
+    pub parameters: Tensor<B, 1>,
+    /// First moment.
+    pub first: Tensor<B, 1>,
+    /// Second moment.
+    pub second: Tensor<B, 1>,
+    /// Averages of the weights, at least one.
+    pub averages: Vec<Tensor<B, 1>>,
+}
+
+/// The numbers of one step of [`DenoiserBackend::adamw`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdamWStep {
+    /// Learning rate.
+    pub rate: f64,
+    /// Decay rates of the two moments.
+    pub betas: [f64; 2],
+    /// `1 / (1 - beta^steps)` for each moment, the steps counted with this one: it began at zero.
+    pub corrections: [f64; 2],
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Greatest norm of the gradient.
+    pub clip: f64,
+    /// What each average keeps of itself.
+    pub keep: Vec<f64>,
+}
+
+/// The Euclidean norm of a vector, `[1]`.
+pub fn norm<B: Backend>(vector: &Tensor<B, 1>) -> Tensor<B, 1> {
+    (vector.clone() * vector.clone()).sum().sqrt()
 }
 
 /// [`DenoiserBackend::group_norm_silu`] without the activation function.

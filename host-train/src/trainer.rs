@@ -9,13 +9,14 @@ mod learning_rate;
 mod post_hoc;
 mod progressing;
 mod run_log;
+mod step_random;
 mod teacher;
 #[cfg(test)]
 mod tests;
 mod validation;
 mod watch;
 
-pub use adamw::{AdamW, OptimizerConfig, norm};
+pub use adamw::{AdamW, OptimizerConfig};
 pub use checkpoint::{Checkpoints, Keep, Saved, read_denoiser};
 pub use ema::{Ema, Profile, Snapshots};
 pub use fit::{Diverged, Done, Fit, Interrupted, Observer, Part, Task, Verdict, interrupt_flag};
@@ -24,7 +25,7 @@ pub use learning_rate::Decay;
 pub use post_hoc::{Average, Combination, combine};
 pub use progressing::Progressing;
 pub use run_log::RunLog;
-pub(crate) use teacher::StepRandom;
+pub(crate) use step_random::StepRandom;
 pub use teacher::{Batch, TeacherConfig, TeacherTask};
 pub use validation::{Validated, Validation};
 pub use watch::{Best, Watch, WatchConfig, Watching};

@@ -185,7 +185,8 @@ fn check(case: &Case) {
 
     // The step, from the same weights.
     let settings = optimizer([learning_rate, beta1, beta2, weight_decay, clip]);
-    let stepped = AdamW::new(vector(&file.parameters)).update(gradient, &settings, 1000).parameters;
+    let (stepped, _) = AdamW::new(vector(&file.parameters), &settings).update(gradient, &settings, 1000);
+    let stepped = stepped.vectors.parameters;
     let factor = (clip / norm).min(1.0);
     let by_name = |values: Vec<f64>| {
         let parameters = values.into_iter().map(|value| value as f32).collect();
@@ -231,11 +232,11 @@ fn six_steps_of_adamw_equal_those_of_pytorch() {
     let expected = GOLDEN.lines().find_map(|line| line.strip_prefix("adamw ")).map(numbers).unwrap();
     let [_, _, settings @ ..] = cases().next().unwrap().step;
     let settings = optimizer(settings);
-    let mut state = AdamW::new(vector(&[1.0, -2.0, 3.0, -4.0]));
+    let mut state = AdamW::new(vector(&[1.0, -2.0, 3.0, -4.0]), &settings);
     for (step, expected) in expected.chunks_exact(4).enumerate() {
         let gradient = [0, 1, 2, 3].map(|i| (f64::from(i) + 1.0) * (1.3 * step as f64 + 0.7 * f64::from(i)).sin());
-        state = state.update(vector(&gradient.map(|value| value as f32)), &settings, 1000);
-        for (found, expected) in floats(state.parameters.clone()).iter().zip(expected) {
+        (state, _) = state.update(vector(&gradient.map(|value| value as f32)), &settings, 1000);
+        for (found, expected) in floats(state.vectors.parameters.clone()).iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6 * expected.abs(), "step {step}: {found}, not {expected}");
         }
     }

@@ -1,15 +1,13 @@
 //! AdamW (Loshchilov, Hutter, *Decoupled Weight Decay Regularization*, 2019) on all parameters as one vector, with
-//! global-norm clipping (Pascanu et al. 2013) and averages of the weights.
+//! global-norm clipping (Pascanu et al. 2013) and averages of the weights: the numbers; the step is
+//! [`DenoiserBackend::adamw`].
 
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use super::ema::{Ema, Profile, Snapshots};
 use super::learning_rate::Decay;
-
-/// Added to the root of the second moment.
-const EPSILON: f64 = 1e-8;
+use crate::ops::{AdamWState, AdamWStep, DenoiserBackend};
 
 /// The numbers of the optimizer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +80,19 @@ impl OptimizerConfig {
         self.snapshots.iter().try_for_each(Snapshots::check)
     }
 
+    /// The numbers of step `step` of `steps`, counted from 0.
+    pub fn numbers(&self, step: u64, steps: u64) -> AdamWStep {
+        let keep = self.profiles().into_iter().map(|profile| profile.keep(step));
+        AdamWStep {
+            rate: self.rate(step, steps),
+            betas: self.betas,
+            corrections: self.betas.map(|beta| 1.0 / (1.0 - beta.powf((step + 1) as f64))),
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+            keep: std::iter::once(self.ema.keep(step)).chain(keep).collect(),
+        }
+    }
+
     /// The profiles of the averages kept beside the used one.
     pub(super) fn profiles(&self) -> Vec<Profile> {
         let widths = self.snapshots.iter().flat_map(|snapshots| &snapshots.sigma_rels);
@@ -89,52 +100,29 @@ impl OptimizerConfig {
     }
 }
 
-/// Parameters and what the optimizer remembers of them; all vectors `[parameters]`.
+/// Parameters and what the optimizer remembers of them.
 #[derive(Debug, Clone)]
-pub struct AdamW<B: Backend> {
-    /// The weights being trained.
-    pub parameters: Tensor<B, 1>,
-    /// First moment.
-    pub first: Tensor<B, 1>,
-    /// Second moment.
-    pub second: Tensor<B, 1>,
-    /// Averaged weights.
-    pub ema: Tensor<B, 1>,
-    /// The averages of [`OptimizerConfig::snapshots`], one a relative width.
-    pub kept: Vec<Tensor<B, 1>>,
+pub struct AdamW<B: DenoiserBackend> {
+    /// The vectors: the first average is [`OptimizerConfig::ema`], the others are those of [`OptimizerConfig::snapshots`],
+    /// one a relative width.
+    pub vectors: AdamWState<B>,
     /// Steps done.
     pub step: u64,
 }
 
-impl<B: Backend> AdamW<B> {
-    /// Nothing done yet, no averages kept beside [`Self::ema`].
-    pub fn new(parameters: Tensor<B, 1>) -> Self {
+impl<B: DenoiserBackend> AdamW<B> {
+    /// Nothing done yet.
+    pub fn new(parameters: Tensor<B, 1>, config: &OptimizerConfig) -> Self {
         let zeros = parameters.zeros_like();
-        Self { first: zeros.clone(), second: zeros, ema: parameters.clone(), kept: Vec::new(), parameters, step: 0 }
+        let averages = vec![parameters.clone(); 1 + config.profiles().len()];
+        Self { vectors: AdamWState { first: zeros.clone(), second: zeros, averages, parameters }, step: 0 }
     }
 
-    /// One step of `steps` along `gradient`.
-    pub fn update(self, gradient: Tensor<B, 1>, config: &OptimizerConfig, steps: u64) -> Self {
-        let Self { parameters, first, second, ema, kept, step } = self;
-        let [beta1, beta2] = config.betas;
-        let factor = (norm(&gradient).add_scalar(1e-6).recip() * config.clip).clamp_max(1.0);
-        let gradient = gradient * factor;
-        let second = second * beta2 + gradient.clone() * gradient.clone() * (1.0 - beta2);
-        let first = first * beta1 + gradient * (1.0 - beta1);
-        let correction = |beta: f64| 1.0 / (1.0 - beta.powf((step + 1) as f64));
-        let direction = first.clone() * correction(beta1) / ((second.clone() * correction(beta2)).sqrt() + EPSILON);
-        let rate = config.rate(step, steps);
-        let parameters = parameters * (1.0 - rate * config.weight_decay) - direction * rate;
-        let average = |average: Tensor<B, 1>, keep: f64| average * keep + parameters.clone() * (1.0 - keep);
-        let ema = average(ema, config.ema.keep(step));
-        let kept = kept.into_iter().zip(config.profiles()).map(|(kept, profile)| average(kept, profile.keep(step)));
-        Self { first, second, ema, kept: kept.collect(), parameters, step: step + 1 }
+    /// One step of `steps` along `gradient`, and the gradient's norm, `[1]`.
+    pub fn update(self, gradient: Tensor<B, 1>, config: &OptimizerConfig, steps: u64) -> (Self, Tensor<B, 1>) {
+        let (vectors, norm) = B::adamw(self.vectors, gradient, &config.numbers(self.step, steps));
+        (Self { vectors, step: self.step + 1 }, norm)
     }
-}
-
-/// The Euclidean norm of a vector, `[1]`.
-pub fn norm<B: Backend>(gradient: &Tensor<B, 1>) -> Tensor<B, 1> {
-    (gradient.clone() * gradient.clone()).sum().sqrt()
 }
 
 #[cfg(test)]
@@ -173,8 +161,11 @@ pub(super) mod tests {
         let start = Tensor::<Flex, 1>::from_floats([1.0, -2.0], &Default::default());
         let gradient = Tensor::from_floats([300.0, -0.4], &Default::default());
         let config = config();
-        let moved = AdamW::new(start).update(gradient, &config, 1000).parameters.into_data().to_vec::<f32>().unwrap();
+        let (moved, norm) = AdamW::new(start, &config).update(gradient, &config, 1000);
+        let moved = moved.vectors.parameters.into_data().to_vec::<f32>().unwrap();
         assert!((moved[0] - 0.99).abs() < 1e-5 && (moved[1] + 1.99).abs() < 1e-5, "{moved:?}");
+        let norm: f32 = norm.into_scalar();
+        assert!((norm / 90_000.16f32.sqrt() - 1.0).abs() < 1e-6, "{norm}");
     }
 
     #[test]

@@ -11,11 +11,12 @@ use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{ElementConversion, Tensor, TensorData};
 
-use super::adamw::{AdamW, OptimizerConfig, norm};
+use super::adamw::{AdamW, OptimizerConfig};
 use super::checkpoint::{Checkpoints, Saved};
 use super::ema::Snapshots;
 use super::guard::{Divergence, Explosion, tensor_at};
 use crate::denoiser::{DenoiserFile, gradients, names, set_parameters};
+use crate::ops::{AdamWState, DenoiserBackend};
 
 /// Time between two checkpoints.
 const EVERY: Duration = Duration::from_secs(20);
@@ -148,22 +149,23 @@ impl Fit<'_> {
         mut net: M,
         task: &impl Task<B, M>,
         observer: &mut dyn Observer,
-    ) -> anyhow::Result<Saved> {
+    ) -> anyhow::Result<Saved>
+    where
+        B::InnerBackend: DenoiserBackend,
+    {
         let start = &self.denoiser.parameters;
         let names = names(&net);
-        let first = vector::<B::InnerBackend>(start);
-        let kept = vec![first.clone(); self.optimizer.profiles().len()];
-        let mut state = AdamW { kept, ..AdamW::new(first) };
+        let mut state = AdamW::new(vector::<B::InnerBackend>(start), self.optimizer);
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         if let Some(saved) = self.checkpoints.load(&self.recipe, start.len())? {
             ensure!(
-                saved.kept.len() == state.kept.len(),
+                1 + saved.kept.len() == state.vectors.averages.len(),
                 "the checkpoint keeps other averages; delete it to begin anew"
             );
-            let step = saved.step();
             let [parameters, first, second, ema] = saved.vectors.each_ref().map(|values| vector(values));
-            let kept = saved.kept.iter().map(|values| vector(values)).collect();
-            state = AdamW { parameters, first, second, ema, kept, step };
+            let kept = saved.kept.iter().map(|values| vector(values));
+            let averages = std::iter::once(ema).chain(kept).collect();
+            state = AdamW { vectors: AdamWState { parameters, first, second, averages }, step: saved.step() };
             (losses, norms) = (saved.losses, saved.norms);
         }
         let mut explosion = Explosion::new(self.explosion);
@@ -172,7 +174,7 @@ impl Fit<'_> {
         let mut saved_at = Instant::now();
         while state.step < self.steps {
             let (step, rate) = (state.step, self.optimizer.rate(state.step, self.steps));
-            net = set_parameters(net, Tensor::from_inner(state.parameters.clone()));
+            net = set_parameters(net, Tensor::from_inner(state.vectors.parameters.clone()));
             let (loss, gradient) = self.gradient(&net, task, step);
             if !loss.is_finite() {
                 return Err(self.diverged(match task.fault(step) {
@@ -180,19 +182,20 @@ impl Fit<'_> {
                     None => Divergence::Loss { step, loss, rate },
                 }));
             }
-            let norm: f32 = norm(&gradient).into_scalar().elem();
+            let (next, norm) = state.update(gradient.clone(), self.optimizer, self.steps);
+            let norm: f32 = norm.into_scalar().elem();
             if !norm.is_finite() {
                 let tensor = not_finite(&gradient, &names);
                 return Err(self.diverged(Divergence::Gradient { step, tensor, loss, rate }));
             }
-            state = state.update(gradient, self.optimizer, self.steps);
+            state = next;
             losses.push(loss);
             norms.push(norm);
             if let Some((mean, least)) = explosion.hear(loss) {
                 return Err(self.diverged(Divergence::Exploded { step, mean, least, limit: self.explosion, rate }));
             }
             let done = Done { step: state.step, steps: self.steps, loss, norm, rate };
-            let verdict = observer.step(&done, &|| floats(&state.ema))?;
+            let verdict = observer.step(&done, &|| floats(&state.vectors.averages[0]))?;
             let last = state.step == self.steps;
             let stop = !last && (verdict == Verdict::Stop || self.interrupted.load(Ordering::SeqCst));
             let snapshot =
@@ -260,8 +263,9 @@ fn not_finite<B: Backend>(vector: &Tensor<B, 1>, names: &[(String, usize)]) -> S
     at.map_or_else(|| "all parameters together".to_owned(), |at| tensor_at(names, at).to_owned())
 }
 
-fn saved<B: Backend>(state: &AdamW<B>, losses: &[f32], norms: &[f32]) -> Saved {
-    let vectors = [&state.parameters, &state.first, &state.second, &state.ema].map(floats);
-    let kept = state.kept.iter().map(floats).collect();
+fn saved<B: DenoiserBackend>(state: &AdamW<B>, losses: &[f32], norms: &[f32]) -> Saved {
+    let AdamWState { parameters, first, second, averages } = &state.vectors;
+    let vectors = [parameters, first, second, &averages[0]].map(floats);
+    let kept = averages[1..].iter().map(floats).collect();
     Saved { vectors, kept, losses: losses.to_vec(), norms: norms.to_vec() }
 }

@@ -2,16 +2,14 @@
 
 use anyhow::ensure;
 use burn::module::AutodiffModule;
+use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Tensor, TensorData};
-use mote_core::noise::{Philox, normal_q12};
-use mote_core::quant::STATE_ONE;
 use mote_process::Bound;
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::OptimizerConfig;
 use super::fit::{Part, Task};
+use super::step_random::StepRandom;
 use crate::dataset::{Augmentation, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Output};
 use crate::diffusion::variational::{self, Decoder};
@@ -114,48 +112,6 @@ impl TeacherConfig {
     }
 }
 
-/// Random numbers of one step: a function of the seed, the step and nothing else.
-pub(crate) struct StepRandom(Philox);
-
-impl StepRandom {
-    pub(crate) fn new(seed: u64, step: u64) -> Self {
-        let mut philox = Philox::new(seed);
-        philox.seek(u128::from(step) << 64);
-        Self(philox)
-    }
-
-    /// Uniform in [0, 1).
-    pub(crate) fn unit(&mut self) -> f64 {
-        f64::from(self.0.next_u32()) / 4_294_967_296.0
-    }
-
-    /// Uniform in `0..below`.
-    pub(crate) fn below(&mut self, below: usize) -> usize {
-        ((u64::from(self.0.next_u32()) * below as u64) >> 32) as usize
-    }
-
-    /// Evenly spread over [0, 1), one a part of the batch, begun at a random place.
-    pub(crate) fn stratified(&mut self, batch: usize) -> Vec<f64> {
-        let begin = self.unit();
-        (0..batch).map(|index| (begin + index as f64 / batch as f64) % 1.0).collect()
-    }
-
-    /// 64 random bits.
-    fn word(&mut self) -> u64 {
-        self.0.next_u64()
-    }
-
-    /// Standard normal, `[batch, channels, height, width]`.
-    pub(crate) fn normal<B: Backend>(&mut self, shape: [usize; 4], device: &B::Device) -> Tensor<B, 4> {
-        Tensor::from_data(TensorData::new(self.normals(shape.iter().product()), shape), device)
-    }
-
-    /// Standard normal numbers.
-    pub(crate) fn normals(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| f32::from(normal_q12(self.0.next_u32())) / f32::from(STATE_ONE)).collect()
-    }
-}
-
 /// Some training images, drawn with replacement.
 pub struct Batch<B: Backend> {
     /// `[batch, channels, height, width]`, in [-1, 1].
@@ -246,7 +202,7 @@ impl<'a> TeacherTask<'a> {
     }
 
     /// The examples of step `step`, and the random numbers that are left for its dropout.
-    fn examples<B: Backend>(&self, step: u64, device: &B::Device) -> (Examples<B>, StepRandom) {
+    fn examples<B: DenoiserBackend>(&self, step: u64, device: &B::Device) -> (Examples<B>, StepRandom) {
         let (config, diffusion) = (self.config, self.diffusion);
         let mut random = StepRandom::new(self.seed, step);
         let times = config.timesteps.draw(diffusion, &self.weights, &random.stratified(config.batch));
@@ -292,7 +248,7 @@ impl<'a> TeacherTask<'a> {
         let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, &device);
         let own = network.self_conditioning.then(|| self.own_estimate(net, &x, &times, &labels, given.as_ref()));
         condition.extra = network.extra(&x, own, given);
-        condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.word());
+        condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.long());
         let output = net.forward(x.clone(), &condition);
         let (f, variance) = network.mean_and_variance(output);
         let simple = |f: Tensor<B, 4>| {
@@ -359,7 +315,7 @@ where
     /// At times spread evenly over the batch. Each part has its own masks of dropout.
     fn loss(&self, net: &Denoiser<B>, step: u64, part: Part) -> Tensor<B, 1> {
         let (examples, mut random) = self.examples(step, &B::Device::default());
-        (0..part.index).for_each(|_| _ = random.word());
+        (0..part.index).for_each(|_| _ = random.long());
         self.loss_of(net, examples.part(part), random)
     }
 

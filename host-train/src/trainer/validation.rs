@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::teacher::StepRandom;
+use super::step_random::StepRandom;
 use crate::dataset::Split;
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::diffusion::{Diffusion, Weighting, from_pixels};

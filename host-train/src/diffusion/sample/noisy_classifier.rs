@@ -222,7 +222,7 @@ struct Noised<B: Backend> {
     labels: Tensor<B, 2, Int>,
 }
 
-impl<B: Backend> Noised<B> {
+impl<B: DenoiserBackend> Noised<B> {
     fn new(
         split: &Split<'_>,
         diffusion: &Diffusion,

@@ -103,16 +103,16 @@ fn trained(
     let (data, diffusion) = (data(network.shape), process.build().unwrap());
     let task = TeacherTask::new(config, network, &diffusion, data.train(), 1);
     let mut net = network.init::<Train>(1, &Default::default()).unwrap();
-    let mut state = AdamW::new(parameters(&net).inner());
+    let mut state = AdamW::new(parameters(&net).inner(), &config.optimizer);
     let mut losses = Vec::new();
     for step in 0..steps {
-        net = set_parameters(net, Tensor::from_inner(state.parameters.clone()));
+        net = set_parameters(net, Tensor::from_inner(state.vectors.parameters.clone()));
         let loss = task.loss(&net, step, Part::ALL);
         losses.push(loss.clone().into_scalar());
         let gradient = gradients(&net, &loss.backward());
-        state = state.update(gradient, &config.optimizer, steps);
+        (state, _) = state.update(gradient, &config.optimizer, steps);
     }
-    (set_parameters(net, Tensor::from_inner(state.parameters)), losses)
+    (set_parameters(net, Tensor::from_inner(state.vectors.parameters)), losses)
 }
 
 #[test]
