@@ -1,13 +1,13 @@
 //! What answers on a board: draws, measures, tests itself and keeps models, for any transport.
 //!
-//! [`Server`] does no input or output itself: bytes go in with [`Server::receive`] and come out of [`Server::outgoing`], and
-//! [`Server::poll`] does a bounded piece of work, one layer of the network at most. So a blocking loop and an async task
-//! drive it alike, and a command is answered within a layer while a sample is being drawn. A board implements [`Board`], and
-//! [`Store`] says where its models lie.
+//! [`serve`] is a future. Polled, it takes what came, does one layer of the network at most and sends what it can, so a command
+//! is answered within a layer while a sample is being drawn. An executor such as embassy runs it beside other tasks; a board
+//! without one calls [`block_on`]. A board implements [`Board`]; [`Store`] says where its models lie.
 //!
 //! ```
-//! use mote_core::{Arena, Generator};
-//! use mote_device::{Board, FixedModel, Server, Turn};
+//! use embedded_io_async::{Read, Write};
+//! use mote_core::Arena;
+//! use mote_device::{Board, FixedModel, Memory, block_on, serve};
 //!
 //! struct Desk;
 //!
@@ -15,36 +15,29 @@
 //!     const NAME: &'static str = "desk";
 //!     const CLOCK_HZ: u32 = 1_000_000;
 //!     fn ticks(&mut self) -> u32 {
-//!         0
+//!         0 // a microsecond timer
 //!     }
 //! }
 //!
-//! fn serve(file: &'static [u8], uart: &mut (impl std::io::Read + std::io::Write)) -> std::io::Result<()> {
-//!     let (mut arena, mut input) = (Arena::<65536>::new(), [0; 1024]);
-//!     let mut server = Server::new(Desk, FixedModel(file), &mut input);
-//!     loop {
-//!         let model = server.load(arena.0.len());
-//!         let mut generator = model.as_ref().and_then(|model| Generator::new(model, &mut arena.0).ok());
-//!         while server.poll(generator.as_mut()) != Turn::Load {
-//!             let sent = uart.write(server.outgoing())?;
-//!             server.sent(sent);
-//!             let mut byte = [0];
-//!             if server.can_receive() && uart.read(&mut byte)? == 1 {
-//!                 server.receive(byte[0]);
-//!             }
-//!         }
-//!     }
+//! fn run<R: Read, W: Write<Error = R::Error>>(file: &'static [u8], receive: R, send: W) -> R::Error {
+//!     let (mut arena, mut input) = (Arena::<65536>::new(), Arena::<1024>::new());
+//!     let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
+//!     block_on(serve(Desk, FixedModel(file), memory, receive, send))
 //! }
+//! # let (receive, mut reply) = (&[0, 1, 2, 0][..], [0; 16]);
+//! # run(&[], receive, &mut reply[..]);
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
 
 mod board;
 mod line;
-mod server;
+mod serve;
+mod session;
 mod store;
+mod wire;
 mod worker;
 
 pub use board::Board;
-pub use server::{Server, Turn};
+pub use serve::{Memory, block_on, serve};
 pub use store::{FixedModel, Store, Stored, Update};

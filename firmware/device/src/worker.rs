@@ -1,23 +1,28 @@
 //! What commands do, and the job in progress.
 
-use crate::{Board, Store, Stored, Update};
+use crate::session::{self, Session};
+use crate::wire::{Wire, until, yield_now};
+use crate::{Board, Memory, Store, Stored, Update};
+use core::cell::RefCell;
 use mote_core::format::{self, Checksum};
 use mote_core::selftest::{self, SelftestError};
 use mote_core::{Generator, Model, Progress, Request, RequestError, pixels};
 use mote_protocol::{
-    Command, DATA_LEN, Error, Identity, Input, Job, Loaded, ModelIdentity, Reply, SelftestPart, SlotInfo, Start, State,
-    Status, cut,
+    Command, DATA_LEN, Error, Header, Identity, Input, Job, Loaded, ModelIdentity, Reply, SelftestPart, SlotInfo,
+    Start, State, Status, cut,
 };
 
 /// The board with its models and its job.
 #[derive(Debug)]
-pub(crate) struct Worker<'i, B, S> {
+pub(crate) struct Worker<B, S> {
     board: B,
     store: S,
-    input: &'i mut [u8],
+    session: Session,
+    /// Bytes of memory.
+    arena_len: usize,
+    input_room: usize,
     /// Bytes of the input that are written.
     input_len: usize,
-    arena_len: usize,
     loaded: Loaded<'static>,
     load_is_due: bool,
     status: Status,
@@ -30,14 +35,47 @@ pub(crate) struct Worker<'i, B, S> {
     data: [u8; DATA_LEN],
 }
 
-impl<'i, B: Board, S: Store> Worker<'i, B, S> {
-    pub(crate) fn new(board: B, store: S, input: &'i mut [u8]) -> Self {
+/// What is in memory while a command is looked at.
+enum Stage<'s, 'm, 'a> {
+    /// No sample: the input can be written.
+    Free(&'s mut [u8]),
+    /// A sample, finished or not; what it began with must stay.
+    Drawing(&'s mut Generator<'m, 'a>),
+}
+
+/// What comes of a command.
+enum Outcome<'w> {
+    /// Its answer.
+    Reply(Reply<'w>),
+    /// It is answered when the work has begun, or cannot.
+    Begin(Work),
+    /// It needs the memory that the finished sample is in, and is looked at again without it.
+    Forget,
+}
+
+/// What follows a command.
+enum Next {
+    GoOn,
+    Begin(Header, Work),
+    Forget,
+}
+
+/// A job that draws.
+#[derive(Clone, Copy)]
+enum Work {
+    Draw(Job),
+    Benchmark { samples: u16 },
+}
+
+impl<B: Board, S: Store> Worker<B, S> {
+    pub(crate) fn new(board: B, store: S) -> Self {
         Worker {
             board,
             store,
-            input,
-            input_len: 0,
+            session: Session::default(),
             arena_len: 0,
+            input_room: 0,
+            input_len: 0,
             loaded: Loaded::Nothing,
             load_is_due: false,
             status: Status { job: 0, state: State::Idle },
@@ -48,33 +86,97 @@ impl<'i, B: Board, S: Store> Worker<'i, B, S> {
         }
     }
 
-    pub(crate) fn board(&mut self) -> &mut B {
-        &mut self.board
+    /// Answers commands and does what they say, a model after the other, for ever.
+    pub(crate) async fn run(&mut self, wire: &RefCell<Wire>, memory: Memory<'_>) {
+        let Memory { arena, input } = memory;
+        (self.arena_len, self.input_room) = (arena.len(), input.len());
+        loop {
+            let model = self.load();
+            while let Some((header, work)) = self.attend(wire, Stage::Free(input)).await {
+                let generator = model.as_ref().and_then(|model| Generator::new(model, arena).ok());
+                let begun = match generator {
+                    None => Err(Error::NoModel),
+                    Some(mut generator) => self.begin(work, header.sequence, input, &mut generator).map(|()| generator),
+                };
+                let reply = begun.as_ref().map_or_else(|error| Reply::Refused(*error), |_| Reply::Done);
+                self.session.accept(header);
+                wire.borrow_mut().line.reply(session::reply(header, reply));
+                if let Ok(mut generator) = begun {
+                    self.attend(wire, Stage::Drawing(&mut generator)).await;
+                    self.status.state = State::Idle;
+                }
+            }
+            self.load_is_due = false;
+        }
     }
 
-    pub(crate) fn status(&self) -> Status {
-        self.status
+    /// Answers commands and goes on with the job, until a command begins to draw, which is returned, or needs other memory, or
+    /// another model is to be loaded.
+    async fn attend(&mut self, wire: &RefCell<Wire>, mut stage: Stage<'_, '_, '_>) -> Option<(Header, Work)> {
+        while !self.load_is_due {
+            match self.answer(&mut wire.borrow_mut(), &mut stage) {
+                Next::GoOn => {}
+                Next::Begin(header, work) => return Some((header, work)),
+                Next::Forget => return None,
+            }
+            if self.status.state == State::Testing {
+                // The answer first: the test takes seconds.
+                until(wire, |wire| wire.line.outgoing().is_empty()).await;
+            }
+            self.work(&mut stage);
+            self.tell(&mut wire.borrow_mut());
+            if self.status.state.is_running() {
+                yield_now().await;
+            } else {
+                until(wire, |wire| wire.can_answer() || self.is_news && wire.line.has_room_aside()).await;
+            }
+        }
+        None
     }
 
-    /// The status, if the host was not told of it.
-    pub(crate) fn news(&mut self) -> Option<Status> {
-        core::mem::take(&mut self.is_news).then_some(self.status)
+    /// Answers the frame that waits, if one does.
+    fn answer(&mut self, wire: &mut Wire, stage: &mut Stage<'_, '_, '_>) -> Next {
+        if !wire.can_answer() {
+            return Next::GoOn;
+        }
+        wire.change();
+        let Some((header, command)) = self.session.command(wire) else {
+            wire.frame_waits = false;
+            return Next::GoOn;
+        };
+        let outcome = match command {
+            Ok(command) => self.execute(command, header.sequence, stage),
+            Err(_) => Outcome::Reply(Reply::Refused(Error::Command)),
+        };
+        let next = match outcome {
+            Outcome::Forget => return Next::Forget,
+            Outcome::Begin(work) => Next::Begin(header, work),
+            Outcome::Reply(reply) => {
+                wire.line.reply(session::reply(header, reply));
+                self.session.accept(header);
+                Next::GoOn
+            }
+        };
+        wire.frame_waits = false;
+        next
     }
 
-    /// Whether the newest model is to be loaded, said once.
-    pub(crate) fn load_is_due(&mut self) -> bool {
-        core::mem::take(&mut self.load_is_due)
+    /// Tells the host the state, if it was not told.
+    fn tell(&mut self, wire: &mut Wire) {
+        if self.is_news && wire.line.has_room_aside() {
+            self.is_news = false;
+            wire.line.aside(self.session.event(self.status));
+            wire.change();
+        }
     }
 
-    pub(crate) fn load(&mut self, arena_len: usize) -> Option<Model<'static>> {
-        self.arena_len = arena_len;
-        self.status.state = State::Idle;
+    fn load(&mut self) -> Option<Model<'static>> {
         let stored = self.store.newest();
         let parsed = stored.map(|Stored { file, slot }| (Model::parse(file), slot));
         let (model, loaded) = match parsed {
             None => (None, Loaded::Nothing),
             Some((Err(_), _)) => (None, Loaded::Unreadable),
-            Some((Ok(model), _)) if model.arena_len() > arena_len => {
+            Some((Ok(model), _)) if model.arena_len() > self.arena_len => {
                 (None, Loaded::TooLarge { arena_len: model.arena_len() as u32 })
             }
             Some((Ok(model), slot)) => (Some(model), Loaded::Model(identity(&model, slot))),
@@ -84,29 +186,23 @@ impl<'i, B: Board, S: Store> Worker<'i, B, S> {
     }
 
     /// Does what the command with this sequence number says.
-    pub(crate) fn execute(
-        &mut self,
-        command: Command<'_>,
-        sequence: u16,
-        generator: Option<&mut Generator<'_, '_>>,
-    ) -> Reply<'_> {
+    fn execute(&mut self, command: Command<'_>, sequence: u16, stage: &mut Stage<'_, '_, '_>) -> Outcome<'_> {
         let done = match command {
-            Command::Identify => return Reply::Identity(self.identity()),
-            Command::Status => return Reply::Status(self.status),
-            Command::ReadSample { offset, len } => return reply(offset, self.read_sample(offset, len, generator)),
-            Command::ReadSlot { slot, offset, len } => return reply(offset, self.read_slot(slot, offset, len)),
+            Command::Identify => return Outcome::Reply(Reply::Identity(self.identity())),
+            Command::Status => return Outcome::Reply(Reply::Status(self.status)),
+            Command::ReadSample { offset, len } => return data(offset, self.read_sample(offset, len, stage)),
+            Command::ReadSlot { slot, offset, len } => return data(offset, self.read_slot(slot, offset, len)),
             Command::Slot { slot } => match self.store.slot(slot) {
-                Ok(state) => return Reply::Slot(SlotInfo { state, in_use: self.slot_in_use() == Some(slot) }),
+                Ok(state) => {
+                    let in_use = self.slot_in_use() == Some(slot);
+                    return Outcome::Reply(Reply::Slot(SlotInfo { state, in_use }));
+                }
                 Err(error) => Err(error),
             },
-            Command::WriteInput { input: Input::Picture, offset, data } => self.write_input(offset, data),
-            Command::Draw(job) => self.draw(job, sequence, generator),
             Command::Cancel => {
                 self.cancel();
                 Ok(())
             }
-            Command::Benchmark { samples } => self.benchmark(samples, sequence, generator),
-            Command::Selftest => self.selftest(sequence),
             Command::BeginUpdate { len, checksum, signature } => {
                 let in_use = self.slot_in_use();
                 self.store.begin(Update { len, checksum, signature, in_use })
@@ -117,40 +213,79 @@ impl<'i, B: Board, S: Store> Worker<'i, B, S> {
                 self.store.abort();
                 Ok(())
             }
-            Command::Load => self.between_jobs().map(|()| self.load_is_due = true),
+            // What is left needs that no job is in progress.
+            _ if self.status.state.is_running() => Err(Error::Busy),
+            Command::Selftest => self.selftest(sequence),
+            Command::Load => {
+                self.load_is_due = true;
+                Ok(())
+            }
+            Command::WriteInput { .. } | Command::Draw(_) | Command::Benchmark { .. } => match stage {
+                Stage::Drawing(_) => return Outcome::Forget,
+                Stage::Free(_) if !matches!(self.loaded, Loaded::Model(_)) => Err(Error::NoModel),
+                Stage::Free(memory) => match command {
+                    Command::WriteInput { input: Input::Picture, offset, data } => {
+                        self.write_input(memory, offset, data)
+                    }
+                    Command::Draw(job) => return Outcome::Begin(Work::Draw(job)),
+                    Command::Benchmark { samples: 0 } => Err(Error::Nothing),
+                    Command::Benchmark { samples } => return Outcome::Begin(Work::Benchmark { samples }),
+                    _ => Err(Error::Command),
+                },
+            },
         };
-        match done {
-            Ok(()) => Reply::Done,
-            Err(error) => Reply::Refused(error),
-        }
+        Outcome::Reply(done.map_or_else(Reply::Refused, |()| Reply::Done))
     }
 
     /// Goes on with the job in progress by one layer.
-    pub(crate) fn work(&mut self, generator: Option<&mut Generator<'_, '_>>) {
-        match (self.status.state, generator) {
+    fn work(&mut self, stage: &mut Stage<'_, '_, '_>) {
+        match (self.status.state, stage) {
             (State::Testing, _) => self.set(tested(selftest::run())),
-            (State::Drawing { row, rows }, Some(generator)) => match self.board.step(generator) {
+            (State::Drawing { row, rows }, Stage::Drawing(generator)) => match self.board.step(generator) {
                 Progress::Row(next) if next == row => {}
                 Progress::Row(row) => self.set(State::Drawing { row, rows }),
                 Progress::Done => self.set(State::Drawn { checksum: checksum(generator) }),
             },
-            (State::Benchmarking { done, samples }, Some(generator)) => self.measure(done, samples, generator),
+            (State::Benchmarking { done, samples }, Stage::Drawing(generator)) => {
+                self.measure(done, samples, generator)
+            }
             _ => {}
         }
+    }
+
+    /// Begins to draw.
+    fn begin<'a>(
+        &mut self,
+        work: Work,
+        sequence: u16,
+        input: &'a [u8],
+        generator: &mut Generator<'_, 'a>,
+    ) -> Result<(), Error> {
+        let state = match work {
+            Work::Draw(job) => {
+                let Loaded::Model(model) = self.loaded else { return Err(Error::NoModel) };
+                let (request, input) = (Request::from(job), input.get(..self.input_len).unwrap_or_default());
+                match job.start {
+                    Start::Noise => generator.start(request),
+                    Start::Picture => generator.start_from(request, input),
+                }
+                .map_err(refused)?;
+                State::Drawing { row: job.first_row, rows: model.rows }
+            }
+            Work::Benchmark { samples } => {
+                generator.start(Request::default()).map_err(refused)?;
+                (self.ticks, self.longest) = (0, 0);
+                State::Benchmarking { done: 0, samples }
+            }
+        };
+        self.status = Status { job: sequence, state };
+        self.is_news = false;
+        Ok(())
     }
 
     fn set(&mut self, state: State) {
         self.status.state = state;
         self.is_news = true;
-    }
-
-    fn begin(&mut self, sequence: u16, state: State) {
-        self.status = Status { job: sequence, state };
-        self.is_news = false;
-    }
-
-    fn between_jobs(&self) -> Result<(), Error> {
-        if self.status.state.is_running() { Err(Error::Busy) } else { Ok(()) }
     }
 
     fn slot_in_use(&self) -> Option<u8> {
@@ -166,7 +301,7 @@ impl<'i, B: Board, S: Store> Worker<'i, B, S> {
             firmware: env!("CARGO_PKG_VERSION"),
             format: format::VERSION,
             arena_len: self.arena_len as u32,
-            input_len: self.input.len() as u32,
+            input_len: self.input_room as u32,
             clock_hz: B::CLOCK_HZ,
             slots: self.store.slots(),
             slot_len: self.store.slot_len(),
@@ -174,34 +309,16 @@ impl<'i, B: Board, S: Store> Worker<'i, B, S> {
         }
     }
 
-    fn write_input(&mut self, offset: u32, data: &[u8]) -> Result<(), Error> {
-        self.between_jobs()?;
+    fn write_input(&mut self, memory: &mut [u8], offset: u32, data: &[u8]) -> Result<(), Error> {
         let begin = offset as usize;
         // A new input begins at 0, over the old one.
         if begin != 0 && begin != self.input_len {
             return Err(Error::Offset { expected: self.input_len as u32 });
         }
-        let end = begin.saturating_add(data.len());
-        let room = self.input.len() as u32;
-        let place = self.input.get_mut(begin..end).ok_or(Error::TooLong { len: end as u32, room })?;
+        let (end, room) = (begin.saturating_add(data.len()), memory.len() as u32);
+        let place = memory.get_mut(begin..end).ok_or(Error::TooLong { len: end as u32, room })?;
         place.copy_from_slice(data);
         self.input_len = end;
-        Ok(())
-    }
-
-    fn draw(&mut self, job: Job, sequence: u16, generator: Option<&mut Generator<'_, '_>>) -> Result<(), Error> {
-        self.between_jobs()?;
-        let (Some(generator), Loaded::Model(model)) = (generator, self.loaded) else { return Err(Error::NoModel) };
-        let request = Request::from(job);
-        match job.start {
-            Start::Noise => generator.start(request),
-            Start::Picture => {
-                let picture = self.input.get(..self.input_len).unwrap_or_default();
-                generator.start_from(request, picture)
-            }
-        }
-        .map_err(refused)?;
-        self.begin(sequence, State::Drawing { row: job.first_row, rows: model.rows });
         Ok(())
     }
 
@@ -209,23 +326,6 @@ impl<'i, B: Board, S: Store> Worker<'i, B, S> {
         if self.status.state.is_running() {
             self.set(State::Cancelled);
         }
-    }
-
-    fn benchmark(
-        &mut self,
-        samples: u16,
-        sequence: u16,
-        generator: Option<&mut Generator<'_, '_>>,
-    ) -> Result<(), Error> {
-        self.between_jobs()?;
-        if samples == 0 {
-            return Err(Error::Nothing);
-        }
-        let generator = generator.ok_or(Error::NoModel)?;
-        generator.start(Request::default()).map_err(refused)?;
-        (self.ticks, self.longest) = (0, 0);
-        self.begin(sequence, State::Benchmarking { done: 0, samples });
-        Ok(())
     }
 
     /// One turn of a benchmark: sample `i` of seed 0, class 0.
@@ -248,22 +348,16 @@ impl<'i, B: Board, S: Store> Worker<'i, B, S> {
     }
 
     fn selftest(&mut self, sequence: u16) -> Result<(), Error> {
-        self.between_jobs()?;
         if !B::SELFTEST {
             return Err(Error::Unsupported);
         }
-        self.begin(sequence, State::Testing);
+        self.status = Status { job: sequence, state: State::Testing };
         Ok(())
     }
 
     /// The pixels `offset .. offset + len` that there are.
-    fn read_sample(
-        &mut self,
-        offset: u32,
-        len: u16,
-        generator: Option<&mut Generator<'_, '_>>,
-    ) -> Result<&[u8], Error> {
-        let (State::Drawn { .. }, Some(generator)) = (self.status.state, generator) else {
+    fn read_sample(&mut self, offset: u32, len: u16, stage: &Stage<'_, '_, '_>) -> Result<&[u8], Error> {
+        let (State::Drawn { .. }, Stage::Drawing(generator)) = (self.status.state, stage) else {
             return Err(Error::NoSample);
         };
         let rest = generator.state().get(offset as usize..).unwrap_or_default();
@@ -304,11 +398,11 @@ fn identity(model: &Model<'static>, slot: Option<u8>) -> ModelIdentity<'static> 
     }
 }
 
-fn reply(offset: u32, data: Result<&[u8], Error>) -> Reply<'_> {
-    match data {
+fn data(offset: u32, data: Result<&[u8], Error>) -> Outcome<'_> {
+    Outcome::Reply(match data {
         Ok(data) => Reply::Data { offset, data },
         Err(error) => Reply::Refused(error),
-    }
+    })
 }
 
 fn too_much(len: u16) -> Error {

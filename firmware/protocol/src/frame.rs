@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! wire:   00  COBS(frame)  00
-//! frame:  version u8 | session u16 | sequence u16 | body | CRC-32 of all before u32      (little-endian)
+//! frame:  version u8 | session u32 | sequence u16 | body | CRC-32 of all before u32      (little-endian)
 //! body:   one message, encoded by postcard
 //! ```
 //!
@@ -21,7 +21,7 @@ pub const VERSION: u8 = 1;
 pub const BODY_LEN: usize = DATA_LEN + 24;
 
 /// Bytes of version, session and sequence.
-const HEADER_LEN: usize = 5;
+const HEADER_LEN: usize = 7;
 const CHECKSUM_LEN: usize = 4;
 
 /// Most bytes of a frame.
@@ -37,7 +37,7 @@ const DELIMITER: u8 = 0;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {
     /// Chosen by the client at random, so that it does not take answers to an earlier client for its own.
-    pub session: u16,
+    pub session: u32,
     /// Number of the command, one more each time, wrapping.
     pub sequence: u16,
 }
@@ -66,8 +66,8 @@ impl Encoded {
 pub fn encode(header: Header, message: &impl Serialize) -> Option<Encoded> {
     let mut frame = [0; FRAME_LEN];
     let (head, rest) = frame.split_at_mut(HEADER_LEN);
-    let ([session_low, session_high], [low, high]) = (header.session.to_le_bytes(), header.sequence.to_le_bytes());
-    head.copy_from_slice(&[VERSION, session_low, session_high, low, high]);
+    let ([s0, s1, s2, s3], [low, high]) = (header.session.to_le_bytes(), header.sequence.to_le_bytes());
+    head.copy_from_slice(&[VERSION, s0, s1, s2, s3, low, high]);
     let body = postcard::to_slice(message, rest.get_mut(..BODY_LEN)?).ok()?.len();
     let content = HEADER_LEN + body;
     let sum = checksum(frame.get(..content)?).to_le_bytes();
@@ -87,7 +87,12 @@ pub enum FrameError {
     /// Damaged: too long, too short, or of another checksum. There is nobody to answer.
     Damaged,
     /// Whole, but of another version; the header can be answered.
-    Version(Header),
+    Version {
+        /// The frame's header.
+        header: Header,
+        /// The frame's version.
+        found: u8,
+    },
 }
 
 /// A whole frame of this version.
@@ -171,14 +176,16 @@ impl Receiver {
         if checksum(content) != u32::from_le_bytes(*sum) {
             return Err(FrameError::Damaged);
         }
-        let Some((&[version, session_low, session_high, low, high], body)) = content.split_first_chunk() else {
+        let Some((&[version, s0, s1, s2, s3, low, high], body)) = content.split_first_chunk() else {
             return Err(FrameError::Damaged);
         };
-        let header = Header {
-            session: u16::from_le_bytes([session_low, session_high]),
-            sequence: u16::from_le_bytes([low, high]),
-        };
-        if version == VERSION { Ok(Frame { header, body }) } else { Err(FrameError::Version(header)) }
+        let (session, sequence) = (u32::from_le_bytes([s0, s1, s2, s3]), u16::from_le_bytes([low, high]));
+        let header = Header { session, sequence };
+        if version == VERSION {
+            Ok(Frame { header, body })
+        } else {
+            Err(FrameError::Version { header, found: version })
+        }
     }
 }
 

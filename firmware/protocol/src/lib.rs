@@ -27,7 +27,7 @@ mod reply;
 
 pub use command::{Command, Input, Job, Start};
 pub use error::Error;
-pub use frame::{BODY_LEN, Encoded, Frame, FrameError, Header, Receiver, VERSION, encode};
+pub use frame::{BODY_LEN, Encoded, Frame, FrameError, Header, Receiver, UnknownMessage, VERSION, encode};
 pub use reply::{FromBoard, Identity, Loaded, ModelIdentity, Reply, SelftestPart, SlotInfo, SlotState, State, Status};
 
 /// Most bytes of a picture, a model or an input in one message.
