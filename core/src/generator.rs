@@ -7,6 +7,12 @@
 //! x0 = clamp(round(p x + q f))
 //! x  = saturate(round(a x + b x0 + b_prev x0_prev + c z))
 //! ```
+//!
+//! Known values then take their place, and the state may be noised back to an earlier row ([`crate::request`]).
+
+mod results;
+mod start;
+mod turns;
 
 use crate::kernel::Chosen;
 use crate::message::messages;
@@ -14,21 +20,11 @@ use crate::model::{Model, Row};
 use crate::network::{Alone, Both, Cores, SecondCore, Workers};
 use crate::noise::{NoiseUse, normals};
 use crate::quant::{COEFFICIENT_BITS, round_shift, saturate_i16};
-use crate::{format, network, pixels, view};
+use crate::request::{Aim, Known, Request, RequestError, Resampling};
+use crate::walk::{Turn, Walk};
+use crate::{format, network, view};
 
-/// What to draw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Request {
-    /// Class, below [`Model::classes`].
-    pub class: u16,
-    /// Key of the noise.
-    pub seed: u64,
-    /// Which sample of this seed: each has its own noise, reachable without drawing the others.
-    pub sample: u64,
-    /// The row to begin with, below [`Model::rows`]; 0 for a whole sample.
-    pub first_row: u16,
-}
+pub use turns::{InTurns, Pace};
 
 /// Why an arena cannot be used.
 #[non_exhaustive]
@@ -59,41 +55,6 @@ impl ArenaError {
         if memory.as_ptr().addr().is_multiple_of(4) { Ok(memory) } else { Err(ArenaError::Misaligned) }
     }
 }
-
-/// Why a request cannot be served.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestError {
-    /// A class that the model does not have.
-    Class {
-        /// The class asked for.
-        class: u16,
-        /// How many there are.
-        classes: u16,
-    },
-    /// A row that the model does not have.
-    Row {
-        /// The row asked for.
-        row: u16,
-        /// How many there are.
-        rows: u16,
-    },
-    /// A picture of another size than the model's samples.
-    Picture {
-        /// Values given.
-        len: usize,
-        /// Values needed.
-        needed: usize,
-    },
-}
-
-messages! { RequestError {
-    RequestError::Class { class, classes } =>
-        "class {} does not exist: this model has {}, numbered from 0", class, classes;
-    RequestError::Row { row, rows } => "row {} does not exist: this model has {}, numbered from 0", row, rows;
-    RequestError::Picture { len, needed } =>
-        "a picture of {} values, but this model's samples have {}", len, needed;
-} }
 
 /// How far a sample is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,9 +96,9 @@ pub fn aligned(memory: &mut [u8]) -> &mut [u8] {
 pub struct Generator<'m, 'a> {
     model: &'m Model<'m>,
     arena: &'a mut [u8],
-    request: Request,
-    row: u16,
-    /// The operation of that row that is next.
+    request: Request<'a>,
+    walk: Walk,
+    /// The operation of the walk's row that is next.
     op: u16,
 }
 
@@ -150,56 +111,24 @@ impl<'m, 'a> Generator<'m, 'a> {
     pub fn new(model: &'m Model<'m>, arena: &'a mut [u8]) -> Result<Self, ArenaError> {
         let arena = ArenaError::check(arena, model.arena_len())?;
         arena.fill(0);
-        Ok(Generator { model, arena, request: Request::default(), row: model.rows(), op: 0 })
+        Ok(Generator { model, arena, request: Request::default(), walk: Walk::done(model.rows()), op: 0 })
     }
 
-    /// Begins a sample from noise.
+    /// Begins a sample. What the request borrows must stay for as long as the arena does.
     ///
     /// # Errors
-    /// [`RequestError`] if the class or the row does not exist; a sample in progress goes on unharmed.
-    pub fn start(&mut self, request: Request) -> Result<(), RequestError> {
-        self.accept(request)?;
-        let noise = normals(request.seed, request.sample, NoiseUse::Start);
-        for (x, z) in self.state_mut().iter_mut().zip(noise) {
-            *x = z;
-        }
-        Ok(())
-    }
-
-    /// Begins at `request.first_row` with a noised picture, height x width x channels (image-to-image: Meng et al.,
-    /// *SDEdit*, 2021): the later the row, the closer the sample stays to the picture.
-    ///
-    /// # Errors
-    /// [`RequestError`] if the class, the row or the picture's length is wrong; a sample in progress goes on unharmed.
-    pub fn start_from(&mut self, request: Request, picture: &[u8]) -> Result<(), RequestError> {
-        let (len, needed) = (picture.len(), self.model.sample_len());
-        if len != needed {
-            return Err(RequestError::Picture { len, needed });
-        }
-        self.accept(request)?;
-        let row = self.model.row(request.first_row);
-        let noise = normals(request.seed, request.sample, NoiseUse::Start);
-        for ((x, &pixel), z) in self.state_mut().iter_mut().zip(picture).zip(noise) {
-            let sum = row.signal as i64 * pixels::from_u8(pixel) as i64 + row.noise as i64 * z as i64;
-            *x = saturate_i16(round_shift(sum, COEFFICIENT_BITS));
-        }
-        Ok(())
-    }
-
-    fn accept(&mut self, request: Request) -> Result<(), RequestError> {
-        let (classes, rows) = (self.model.classes(), self.model.rows());
-        if request.class >= classes {
-            return Err(RequestError::Class { class: request.class, classes });
-        }
-        if request.first_row >= rows {
-            return Err(RequestError::Row { row: request.first_row, rows });
-        }
+    /// [`RequestError`] if the model cannot serve the request; a sample in progress goes on unharmed.
+    pub fn start(&mut self, request: Request<'a>) -> Result<(), RequestError> {
+        request.check(self.model)?;
+        let resampling = request.known.map_or(Resampling::default(), |known| known.resampling);
+        self.walk = Walk::new(request.first_row, self.model.rows(), resampling);
         self.request = request;
-        self.row = request.first_row;
         self.op = 0;
         if let Some(history) = self.model.history() {
             view::part_mut(self.arena, history.offset, history.bytes()).fill(0);
         }
+        let row = self.model.row(request.first_row);
+        start::fill(&request, [row.signal, row.noise], self.state_mut());
         Ok(())
     }
 
@@ -247,64 +176,25 @@ impl<'m, 'a> Generator<'m, 'a> {
     /// The longest turn is the operation with the most multiply-accumulates, which `cargo xtask inspect` lists; times the
     /// instructions of one (`core/docs/kernels.md`), that is the bound.
     ///
-    /// ```
-    /// use core::future::poll_fn;
-    /// use core::task::Poll;
-    /// use mote_core::{Generator, Progress};
-    ///
-    /// /// Lets the executor run other tasks: as `embassy_futures::yield_now`, for any executor.
-    /// async fn yield_now() {
-    ///     let mut yielded = false;
-    ///     poll_fn(|context| {
-    ///         if core::mem::replace(&mut yielded, true) {
-    ///             return Poll::Ready(());
-    ///         }
-    ///         context.waker().wake_by_ref();
-    ///         Poll::Pending
-    ///     })
-    ///     .await;
-    /// }
-    ///
-    /// async fn draw(generator: &mut Generator<'_, '_>) {
-    ///     while generator.step_layer() != Progress::Done {
-    ///         yield_now().await;
-    ///     }
-    /// }
-    /// # use core::{future::Future, pin::pin, task::{Context, Waker}};
-    /// # use mote_core::{Arena, Request, selftest};
-    /// # let mut file = [0; 8192];
-    /// # let model = selftest::write_model(&mut file).unwrap();
-    /// # let mut arena = Arena::<8192>::new();
-    /// # let mut generator = Generator::new(&model, &mut arena.0).unwrap();
-    /// # generator.start(Request::default()).unwrap();
-    /// # let mut turns = 1;
-    /// # {
-    /// #     let mut task = pin!(draw(&mut generator));
-    /// #     while task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-    /// #         turns += 1;
-    /// #     }
-    /// # }
-    /// # assert_eq!(turns, u32::from(model.ops()) * u32::from(model.rows()));
-    /// ```
+    /// [`Generator::in_turns`] is this as a future.
     pub fn step_layer(&mut self) -> Progress {
         self.run_layer(&mut Alone)
     }
 
     fn run_row(&mut self, workers: &mut impl Workers) -> Progress {
-        let row = self.row;
-        while self.row == row && self.run_layer(workers) != Progress::Done {}
+        let passes = self.walk.passes_done();
+        while self.walk.passes_done() == passes && self.run_layer(workers) != Progress::Done {}
         self.progress()
     }
 
     fn run_layer(&mut self, workers: &mut impl Workers) -> Progress {
-        if self.row < self.model.rows() {
-            let condition = self.row as usize * self.model.classes() as usize + self.request.class as usize;
+        if !self.walk.is_done() {
+            let condition = self.walk.row() as usize * self.model.classes() as usize + self.request.class as usize;
             network::run::<Chosen>(self.model, self.op, condition, self.arena, workers);
             self.op += 1;
             if self.op >= self.model.ops() {
-                self.update();
                 self.op = 0;
-                self.row += 1;
+                self.end_row();
             }
         }
         self.progress()
@@ -315,9 +205,27 @@ impl<'m, 'a> Generator<'m, 'a> {
         while self.step() != Progress::Done {}
     }
 
+    /// The model that it samples.
+    pub fn model(&self) -> &'m Model<'m> {
+        self.model
+    }
+
     /// How far the sample is.
     pub fn progress(&self) -> Progress {
-        if self.row < self.model.rows() { Progress::Row(self.row) } else { Progress::Done }
+        if self.walk.is_done() { Progress::Done } else { Progress::Row(self.walk.row()) }
+    }
+
+    /// Network passes made for the sample so far.
+    pub fn passes_done(&self) -> u32 {
+        self.walk.passes_done()
+    }
+
+    /// Network passes that the sample takes in all; more than the rows if some are walked again ([`Resampling`]).
+    pub fn passes(&self) -> u32 {
+        match self.request.aim {
+            Aim::Sample => self.walk.passes(),
+            Aim::Mean => self.walk.passes().min(1),
+        }
     }
 
     /// The state, Q12, height x width x channels.
@@ -331,33 +239,72 @@ impl<'m, 'a> Generator<'m, 'a> {
         view::part(self.arena, tensor.offset, tensor.bytes())
     }
 
-    /// The state as pixels, height x width x channels: -1 is 0 and +1 is 255.
-    pub fn pixels(&self) -> impl Iterator<Item = u8> + '_ {
-        self.state().iter().map(|&x| pixels::to_u8(x))
-    }
-
     fn state_mut(&mut self) -> &mut [i16] {
         let state = self.model.tensor(format::STATE);
         view::elements_mut(view::part_mut(self.arena, state.offset, state.bytes()))
     }
 
-    /// Applies the current row's coefficients to the state.
-    fn update(&mut self) {
-        let row = self.model.row(self.row);
+    /// What follows the network's pass: the row's coefficients, the known values, and the way to the next row.
+    fn end_row(&mut self) {
+        let row = self.model.row(self.walk.row());
+        match self.request.aim {
+            Aim::Sample => self.update(&row),
+            // x0 itself.
+            Aim::Mean => self.update(&Row { a: 0, b: 1 << COEFFICIENT_BITS, b_prev: 0, c: 0, ..row }),
+        }
+        let next = self.walk.row().saturating_add(1);
+        let last = self.request.aim == Aim::Mean || next >= self.model.rows();
+        if let Some(known) = self.request.known {
+            let next = if last { None } else { Some(self.model.row(next)) };
+            self.place(&known, next.map(|next| [next.signal, next.noise]));
+        }
+        if self.request.aim == Aim::Mean {
+            self.walk.end();
+        } else if let Some(turn) = self.walk.advance() {
+            self.turn_back(turn);
+        }
+    }
+
+    /// Applies a row's coefficients to the state.
+    fn update(&mut self, row: &Row) {
         let clamp = self.model.clamp();
         let [state, output] = [format::STATE, format::OUTPUT].map(|index| self.model.tensor(index).range());
         let history = self.model.history().map_or(0..0, |tensor| tensor.range());
         let [state, output, history] = view::parts(self.arena, [state, output, history]).map(view::elements_mut::<i16>);
         let mut history = history.iter_mut();
-        let mut noise = normals(self.request.seed, self.request.sample, NoiseUse::Row(self.row));
+        let mut noise = normals(self.request.seed, self.request.sample, NoiseUse::Row(self.walk.number()));
         for (x, &mut f) in state.iter_mut().zip(output) {
             let z = if row.c == 0 { 0 } else { noise.next().unwrap_or(0) };
             let previous = history.next();
-            let x0 = predict(&row, *x, f, clamp);
-            *x = advance(&row, *x, x0, previous.as_deref().copied().unwrap_or(0), z);
+            let x0 = predict(row, *x, f, clamp);
+            *x = advance(row, *x, x0, previous.as_deref().copied().unwrap_or(0), z);
             if let Some(previous) = previous {
                 *previous = x0;
             }
+        }
+    }
+
+    /// Puts the known values in their place: noised to a level, or, without one, as they are.
+    fn place(&mut self, known: &Known<'_>, level: Option<[i32; 2]>) {
+        let channels = self.model.channels();
+        // Apart from the noise of the moves themselves.
+        let number = self.walk.moves().wrapping_add(self.walk.number());
+        let noise = normals(self.request.seed, self.request.sample, NoiseUse::Row(number));
+        for ((index, x), z) in self.state_mut().iter_mut().enumerate().zip(noise) {
+            if known.holds(index, channels) {
+                let value = known.values.get(index);
+                *x = level.map_or(value, |level| start::noised(value, level, z));
+            }
+        }
+    }
+
+    /// Noises the state back to an earlier row, by the forward process.
+    fn turn_back(&mut self, turn: Turn) {
+        let [from, to] = [turn.from, turn.to].map(|row| self.model.row(row).signal);
+        let level = start::forward(from, to);
+        let noise = normals(self.request.seed, self.request.sample, NoiseUse::Row(turn.number));
+        for (x, z) in self.state_mut().iter_mut().zip(noise) {
+            *x = start::noised(*x, level, z);
         }
     }
 }

@@ -5,7 +5,7 @@
 mod conv;
 #[cfg(mote_dsp)]
 mod dsp;
-mod group_norm;
+pub(crate) mod group_norm;
 #[cfg(mote_mve)]
 mod mve;
 #[cfg(mote_neon)]

@@ -23,21 +23,31 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+pub mod anomaly;
 pub mod format;
 mod generator;
 pub mod kernel;
 mod message;
+mod mix;
 pub mod model;
 pub mod network;
 pub mod noise;
+#[cfg(feature = "embedded-graphics")]
+mod picture;
 pub mod pixels;
 pub mod plan;
 pub mod quant;
+pub mod request;
 pub mod schedule;
 pub mod selftest;
 pub mod step_table;
 pub mod view;
+mod walk;
 
-pub use generator::{Arena, ArenaError, Generator, Progress, Request, RequestError, aligned};
+pub use generator::{Arena, ArenaError, Generator, InTurns, Pace, Progress, aligned};
 pub use model::{Model, ParseError};
 pub use network::{Cores, SecondCore};
+pub use noise::Stream;
+#[cfg(feature = "embedded-graphics")]
+pub use picture::Picture;
+pub use request::{Aim, Known, Mix, Request, RequestError, Resampling, Start, Values};

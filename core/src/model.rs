@@ -10,6 +10,7 @@ use crate::format::{
 };
 use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, ROW_KERNEL, TABLE_LEN, weight_index};
 use crate::network::{AttentionShape, ConvMemory};
+use crate::quant::{STATE_BITS, divide};
 use crate::view::{I16Pairs, I32s, elements, part};
 
 pub use check::{MAX_ELEMENTS, MAX_GROUP, MAX_RECORDS, MAX_TOKENS, ParseError};
@@ -369,6 +370,21 @@ impl<'a> Model<'a> {
         }
     }
 
+    /// The row made for noise of this standard deviation on the data, Q12: that whose `noise / signal` is nearest by its ratio,
+    /// the first of equals. For pictures 4096 is half the range, for signals their scale.
+    pub fn row_for_noise(&self, deviation: u16) -> u16 {
+        let mut nearest = (0, 0);
+        for index in 0..self.rows() {
+            let Row { signal, noise, .. } = self.row(index);
+            let [made_for, wanted] = [(noise.max(0) as u64) << STATE_BITS, signal.max(0) as u64 * deviation as u64];
+            let ratio = smaller_ratio(made_for, wanted);
+            if ratio > nearest.1 {
+                nearest = (index, ratio);
+            }
+        }
+        nearest.0
+    }
+
     /// Operation `index`, below [`Model::ops`].
     pub fn op(&self, index: u16) -> Op<'a> {
         let record = self.op_record(index);
@@ -504,4 +520,11 @@ pub(crate) fn overlap(a: &core::ops::Range<usize>, b: &core::ops::Range<usize>) 
 
 fn tensor_index(field: u16) -> Option<u16> {
     (field != format::NO_TENSOR).then_some(field)
+}
+
+/// The smaller number over the larger one, Q32, each taken to 32 bits of the larger one, rounded down; 0 if both are.
+fn smaller_ratio(a: u64, b: u64) -> u64 {
+    let (small, large) = (a.min(b), a.max(b));
+    let shift = large.max(1).leading_zeros();
+    divide((small << shift >> 32) as u32, (large.max(1) << shift >> 32) as u32)
 }

@@ -48,6 +48,16 @@ pub fn normal_q12(word: u32) -> i16 {
     (if word >> 31 == 1 { -magnitude } else { magnitude }) as i16
 }
 
+/// Which noise: that of sample `sample` of seed `seed`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Stream {
+    /// The key.
+    pub seed: u64,
+    /// The sample's number.
+    pub sample: u64,
+}
+
 /// Which use of a sample's noise: the starting state, or the fresh noise of one row of the step table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

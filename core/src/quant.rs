@@ -33,6 +33,8 @@ pub fn saturate_i16(value: i64) -> i16 {
     value.clamp(i16::MIN as i64, i16::MAX as i64) as i16
 }
 
+pub(crate) use crate::kernel::group_norm::{divide, square_root};
+
 /// A stored activation: `i8` with a zero point, or `i16` around zero.
 pub trait Activation: bytemuck::Pod + Send + Sync {
     /// The element as the kernels multiply it.

@@ -10,6 +10,7 @@ import argparse
 import math
 import struct
 import zlib
+from fractions import Fraction
 from statistics import NormalDist
 
 MASK = 0xFFFFFFFF
@@ -55,6 +56,11 @@ def normals(seed, sample, use, count):
 
 def clamp(value, low, high):
     return max(low, min(high, value))
+
+
+def quantity(x):
+    """A 32-bit float."""
+    return struct.unpack("<f", struct.pack("<f", x))[0]
 
 
 class Model:
@@ -207,23 +213,159 @@ def attention(model, op, values):
     values[target] = out
 
 
-def draw(model, label, seed, sample):
-    count = model.height * model.width * model.channels
-    x, previous = normals(seed, sample, 0, count), [0] * count
-    for index, (p, q, a, b, b_prev, c, _, _, _) in enumerate(model.rows):
-        values = {0: x}
-        for op in model.ops:
-            if op[0] == 0:
-                convolution(model, op, values, index * model.classes + label)
-            else:
-                attention(model, op, values)
-        z = normals(seed, sample, index + 1, count) if c else [0] * count
-        half = 1 << 19
-        x0 = [clamp((p * x[i] + q * values[1][i] + half) >> 20, model.low, model.high) for i in range(count)]
-        x = [clamp((a * x[i] + b * x0[i] + b_prev * previous[i] + c * z[i] + half) >> 20, -32768, 32767)
-             for i in range(count)]
-        previous = x0
+def noised(x, level, z):
+    """round((signal x + noise z) / 2^20), element by element."""
+    return [clamp((level[0] * a + level[1] * b + (1 << 19)) >> 20, -32768, 32767) for a, b in zip(x, z)]
+
+
+def from_pixels(pixels):
+    """round(4096 (pixel / 127.5 - 1)), ties up."""
+    return [(2 * (2 * pixel - 255) * 4096 + 255) // 510 for pixel in pixels]
+
+
+def to_pixels(x):
     return bytes(clamp(((v + 4096) * 255 + 4096) >> 13, 0, 255) for v in x)
+
+
+def to_rgb565(red, green, blue):
+    """Each channel by exact rational rounding; no ties occur."""
+    return sum(math.floor(Fraction(channel * most, 255) + Fraction(1, 2)) << shift
+               for channel, most, shift in ((red, 31, 11), (green, 63, 5), (blue, 31, 0)))
+
+
+def to_natural(x, offset, scale):
+    return quantity(offset + quantity(scale * (x / 4096)))
+
+
+def from_natural(value, offset, scale):
+    steps = quantity(quantity(quantity(value - offset) / scale) * 4096)
+    return clamp(math.floor(quantity(steps + 0.5)), -32768, 32767)
+
+
+def scaled_root(square):
+    """sqrt(square) = root / 2^shift, the root rounded down, in 2^31 to 2^32; of 1 if the square is 0."""
+    square = max(square, 1)
+    shift = (64 - square.bit_length()) // 2
+    return math.isqrt(square << (2 * shift)), shift
+
+
+def mix_weights(a, b, fraction):
+    """Weights of two vectors, Q24, in the point at `fraction` / 65536 of the arc between them, by halving it."""
+    if fraction == 65536:
+        return 0, 1 << 24
+    (first, first_shift), (second, second_shift) = scaled_root(sum(v * v for v in a)), scaled_root(sum(v * v for v in b))
+    both = sum(v * w for v, w in zip(a, b))
+    part = min((((abs(both) << (first_shift + second_shift)) >> 32) << 32) // first, MASK)
+    cosine = min((part << 32) // second, 1 << 32)
+    cosine = max(-cosine if both < 0 else cosine, (1 << 22) - (1 << 32))
+    low, high = (1 << 24, 0), (0, 1 << 24)
+    for bit in range(15, -1, -1):
+        root, shift = scaled_root(((1 << 32) + cosine) << 29)
+        middle = tuple((((((p + q) << 32) // root << shift) + 2) >> 2) for p, q in zip(low, high))
+        low, high = (middle, high) if fraction >> bit & 1 else (low, middle)
+        cosine = root * 2 >> shift
+    return low
+
+
+def walk(rows, jump, resamples):
+    """Moves from row 0 to the data: ("down", row), or ("back", from, to) before row `to`. From position `rows - 1` and each
+    `jump` rows before it the process turns back, as often as there are resamples beyond the first."""
+    left = [resamples - 1 if p >= jump and (rows - 1 - p) % jump == 0 else 0 for p in range(rows)]
+    position, moves = 0, []
+    while position < rows:
+        moves.append(("down", position))
+        position += 1
+        if position < rows and left[position]:
+            left[position] -= 1
+            moves.append(("back", position, position - jump))
+            position -= jump
+    return moves
+
+
+def forward(model, source, target):
+    """What is kept of the state from row `source` back to row `target`, and the fresh noise, Q20."""
+    source, target = max(model.rows[source][6], 1), max(model.rows[target][6], 0)
+    shift = 32 - source.bit_length()
+    kept = min((min(target, source) << shift << 32) // (source << shift), 1 << 32)
+    kept = (kept + (1 << 11)) >> 12
+    return kept, math.isqrt((1 << 40) - kept * kept)
+
+
+def network(model, x, condition):
+    values = {0: x}
+    for op in model.ops:
+        if op[0] == 0:
+            convolution(model, op, values, condition)
+        else:
+            attention(model, op, values)
+    return values[1]
+
+
+def draw(model, label=0, seed=1, sample=0, first_row=0, start=("noise",), known=None, mean=False):
+    """The state at the end. `start` is ("noise",), ("noised", values), ("noisy", values) or ("mixed", (seed, sample), (seed,
+    sample), fraction); `known` is (values, mask of the values, jump, resamples)."""
+    count, half = model.height * model.width * model.channels, 1 << 19
+    level = model.rows[first_row][6:8]
+    if start[0] == "noise":
+        x = normals(seed, sample, 0, count)
+    elif start[0] == "mixed":
+        a, b = (normals(*end, 0, count) for end in start[1:3])
+        first, second = mix_weights(a, b, start[3])
+        x = [clamp((first * v + second * w + (1 << 23)) >> 24, -32768, 32767) for v, w in zip(a, b)]
+    else:
+        x = noised(start[1], level if start[0] == "noised" else (level[0], 0), normals(seed, sample, 0, count))
+    moves = walk(len(model.rows) - first_row, *(known[2:] if known else (1, 1)))
+    previous = [0] * count
+    for number, move in enumerate(moves, first_row):
+        if move[0] == "back":
+            kept, noise = forward(model, first_row + move[1], first_row + move[2])
+            x = noised(x, (kept, noise), normals(seed, sample, number + 1, count))
+            continue
+        index = first_row + move[1]
+        p, q, a, b, b_prev, c = model.rows[index][:6]
+        f = network(model, x, index * model.classes + label)
+        z = normals(seed, sample, number + 1, count) if c else [0] * count
+        x0 = [clamp((p * x[i] + q * f[i] + half) >> 20, model.low, model.high) for i in range(count)]
+        x = x0 if mean else [
+            clamp((a * x[i] + b * x0[i] + b_prev * previous[i] + c * z[i] + half) >> 20, -32768, 32767)
+            for i in range(count)]
+        previous = x0
+        last = mean or index + 1 == len(model.rows)
+        if known:
+            z = normals(seed, sample, first_row + len(moves) + number + 1, count)
+            given = known[0] if last else noised(known[0], model.rows[index + 1][6:8], z)
+            x = [new if mask else old for old, new, mask in zip(x, given, known[1])]
+        if last:
+            return x
+
+
+def row_for_noise(model, deviation):
+    """The row whose noise / signal is nearest to deviation / 4096 by its ratio, the first of equals."""
+    def nearness(row):
+        small, large = sorted((max(row[7], 0) << 12, max(row[6], 0) * deviation))
+        shift = 64 - max(large, 1).bit_length()
+        return ((small << shift >> 32) << 32) // (max(large, 1) << shift >> 32)
+    return max(range(len(model.rows)), key=lambda index: (nearness(model.rows[index]), -index))
+
+
+def score(x, values):
+    """Mean squared difference, Q24, rounded, ties up."""
+    return (sum((a - b) ** 2 for a, b in zip(x, values)) + len(x) // 2) // len(x)
+
+
+def first_row_of(level, levels, rows):
+    return (2 * level + 1) * rows // (2 * levels)
+
+
+def normal_scores(scores):
+    mean = sum(scores) // len(scores)
+    return mean, math.isqrt(sum((v - mean) ** 2 for v in scores) // len(scores))
+
+
+def standardized(scores, normal):
+    """Mean number of deviations above the mean, Q12."""
+    parts = [((v - mean) << 12) // max(deviation, 1) for v, (mean, deviation) in zip(scores, normal)]
+    return sum(parts) // len(parts)
 
 
 def main():
@@ -239,7 +381,7 @@ def main():
         print(f"{zlib.crc32(struct.pack(f'<{len(values)}h', *values)):08x}")
     else:
         with open(args.model, "rb") as file:
-            print(draw(Model(file.read()), args.label, args.seed, args.sample).hex())
+            print(to_pixels(draw(Model(file.read()), args.label, args.seed, args.sample)).hex())
 
 
 if __name__ == "__main__":

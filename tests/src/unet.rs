@@ -4,6 +4,8 @@ use mote_core::format::{ConvSpec, NormSpec, OpMemory, OpSpec, Spec, emit, emitte
 use mote_core::kernel::{Destination, TABLE_LEN};
 use mote_core::model::{Element, NormPart, Row, Tensor};
 use mote_core::noise::philox4x32_10;
+use mote_core::schedule::{Schedule, fill_alpha_bars};
+use mote_core::step_table::{Level, Method, Objective, Spacing, StepRow, Variance};
 
 /// Sizes of the network.
 #[derive(Clone, Copy, Debug)]
@@ -152,14 +154,30 @@ impl<'a> Network<'a> {
         let one = 1 << 20;
         let row =
             Row { p: one / 2, q: -one, a: one / 2, b: one / 4, b_prev: 0, c: 0, signal: one, noise: 0, timestep: 0 };
+        self.file_of(&[row, row], &[])
+    }
+
+    /// The file with six steps of ancestral sampling and a unit, as a model of signals has them.
+    pub fn signal_file(&self) -> Vec<u8> {
+        let (mut betas, mut alpha_bars) = ([0.0; 1000], [0.0; 1000]);
+        Schedule::Cosine { offset: 0.008 }.fill_betas(&mut betas).expect("a schedule of 1000 timesteps");
+        fill_alpha_bars(&betas, &mut alpha_bars);
+        let (mut levels, mut table) = ([Level::default(); 6], [StepRow::default(); 6]);
+        Spacing::Trailing.fill(&alpha_bars, &mut levels);
+        Method::Direct(Variance::Posterior).fill(Objective::V, &levels, &mut table);
+        let rows = table.map(|row| row.quantize().expect("coefficients of v are small"));
+        self.file_of(&rows, &[[21.7, 0.37]])
+    }
+
+    fn file_of(&self, rows: &[Row], units: &[[f32; 2]]) -> Vec<u8> {
         let spec = Spec {
             name: "random U-Net",
             sample: [self.tensors[0].height as u16, self.tensors[0].width as u16, 1],
             classes: 1,
             clamp: [-4096, 4096],
-            units: &[],
+            units,
             history: None,
-            rows: &[row, row],
+            rows,
             tensors: &self.tensors,
             ops: &self.ops,
         };

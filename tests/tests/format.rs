@@ -2,7 +2,9 @@
 
 use mote_core::format::{self, header, op};
 use mote_core::model::{Fault, Op};
-use mote_core::{Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, aligned, noise, selftest};
+use mote_core::{
+    Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, Start, Values, aligned, noise, selftest,
+};
 
 /// The self-test's model: every kind of record in 4 kB.
 fn small_file() -> Vec<u8> {
@@ -205,8 +207,9 @@ fn requests_outside_the_model_are_refused_and_harm_nothing() {
     assert_eq!(generator.start(request), Err(RequestError::Class { class: 2, classes: 2 }));
     let request = Request { first_row: 2, ..Request::default() };
     assert_eq!(generator.start(request), Err(RequestError::Row { row: 2, rows: 2 }));
-    let picture = [0; 35];
-    assert_eq!(generator.start_from(Request::default(), &picture), Err(RequestError::Picture { len: 35, needed: 36 }));
+    let start = Start::Noised(Values::Pixels(&[0; 35]));
+    let error = RequestError::Values { len: 35, needed: 36 };
+    assert_eq!(generator.start(Request { start, ..Request::default() }), Err(error));
     assert_eq!(generator.state(), before);
 }
 
@@ -215,10 +218,11 @@ fn requests_outside_the_model_are_refused_and_harm_nothing() {
 fn image_to_image_begins_at_the_picture() {
     let file = small_file();
     let model = Model::parse(&file).unwrap();
+    let picture: Vec<u8> = (0..36).map(|i| i * 7).collect();
     let mut arena = Arena::<8192>::new();
     let mut generator = Generator::new(&model, &mut arena.0).unwrap();
-    let picture: Vec<u8> = (0..36).map(|i| i * 7).collect();
-    generator.start_from(Request { first_row: 1, ..Request::default() }, &picture).unwrap();
+    let start = Start::Noised(Values::Pixels(&picture));
+    generator.start(Request { first_row: 1, start, ..Request::default() }).unwrap();
     // This model's rows have signal 1 and noise 0.
     assert_eq!(generator.pixels().collect::<Vec<u8>>(), picture);
 }

@@ -30,7 +30,7 @@ fn assert_draws(file: &[u8], golden: &str) {
             class: fields[0].parse().unwrap(),
             seed: fields[1].parse().unwrap(),
             sample: fields[2].parse().unwrap(),
-            first_row: 0,
+            ..Request::default()
         };
         generator.start(request).unwrap();
         generator.finish();

@@ -160,7 +160,7 @@ impl Line {
 
 /// `floor(sqrt(value))` of a value from 2^62 on (Zimmermann: *Karatsuba Square Root*, 1999), in steps of 32 bits: a
 /// microcontroller divides 64 bits in software.
-fn square_root(value: u64) -> u32 {
+pub(crate) fn square_root(value: u64) -> u32 {
     let (high, low) = ((value >> 32) as u32, value as u32);
     // Bit by bit: the library's takes a table of 512 bytes.
     let first = (0..16).rev().map(|bit| 1u32 << bit).fold(0, |root, bit| {
@@ -176,7 +176,7 @@ fn square_root(value: u64) -> u32 {
 
 /// `floor(high * 2^32 / divisor)` for a divisor from 2^31 on and `high` up to it, in two digits of 16 bits (Knuth: *The Art
 /// of Computer Programming*, 4.3.1, algorithm D).
-pub(super) fn divide(high: u32, divisor: u32) -> u64 {
+pub(crate) fn divide(high: u32, divisor: u32) -> u64 {
     if high >= divisor {
         return 1 << 32;
     }

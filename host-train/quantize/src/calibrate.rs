@@ -61,7 +61,7 @@ pub fn calibrate(graph: &Graph, seed: u64, samples: usize) -> Calibration {
     let draw = |index: usize| {
         let mut seen = Calibration::empty(graph);
         let class = (index % graph.classes) as u16;
-        Sampler::new(graph).draw(Request { class, seed, sample: index as u64, first_row: 0 }, &mut seen);
+        Sampler::new(graph).draw(Request { class, seed, sample: index as u64, ..Request::default() }, &mut seen);
         seen
     };
     let parts: Vec<Calibration> = (0..samples).into_par_iter().map(draw).collect();

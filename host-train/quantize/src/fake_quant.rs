@@ -115,7 +115,7 @@ mod tests {
             let output = model.tensor(1);
             for sample in 0..6 {
                 let class = sample % 3;
-                generator.start(Request { class, seed: 2, sample: sample.into(), first_row: 0 }).unwrap();
+                generator.start(Request { class, seed: 2, sample: sample.into(), ..Request::default() }).unwrap();
                 while let Progress::Row(row) = generator.progress() {
                     let state: Vec<f32> =
                         generator.state().iter().map(|&x| f32::from(x) / f32::from(STATE_ONE)).collect();

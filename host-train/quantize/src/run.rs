@@ -48,8 +48,8 @@ impl<'g> Sampler<'g> {
         Sampler { graph, values }
     }
 
-    /// Draws one sample, height x width x channels; `request.first_row` must be 0.
-    pub fn draw(&mut self, request: Request, observer: &mut impl Observer) -> Vec<f32> {
+    /// Draws one sample, height x width x channels; of `request` the class, the seed and the sample count.
+    pub fn draw(&mut self, request: Request<'_'>, observer: &mut impl Observer) -> Vec<f32> {
         let unit = f32::from(STATE_ONE);
         let noise = |noise_use| normals(request.seed, request.sample, noise_use).map(move |z| f32::from(z) / unit);
         for (x, z) in self.values[STATE].iter_mut().zip(noise(NoiseUse::Start)) {

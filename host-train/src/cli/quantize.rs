@@ -81,7 +81,7 @@ fn difference_from_float(graph: &Graph, model: &Model<'_>) -> anyhow::Result<f32
     let (mut squares, mut count) = (0.0, 0usize);
     for sample in 0..COMPARED {
         let class = (sample % graph.classes as u64) as u16;
-        let request = Request { class, seed: SAMPLING_SEED, sample, first_row: 0 };
+        let request = Request { class, seed: SAMPLING_SEED, sample, ..Request::default() };
         generator.start(request)?;
         generator.finish();
         let expected = float.draw(request, &mut NoObserver);

@@ -25,7 +25,7 @@ pub fn draw(file: &[u8], seed: u64, n: usize, progress: impl Fn(usize) + Sync) -
     states.par_chunks_exact_mut(shape.len()).enumerate().try_for_each_init(arena, |arena, (index, out)| {
         let class = (index % usize::from(model.classes())) as u16;
         let mut generator = Generator::new(&model, aligned(arena)).context("cannot use the arena")?;
-        generator.start(Request { class, seed, sample: index as u64, first_row: 0 })?;
+        generator.start(Request { class, seed, sample: index as u64, ..Request::default() })?;
         generator.finish();
         out.copy_from_slice(generator.state());
         progress(1 + done.fetch_add(1, Ordering::Relaxed));

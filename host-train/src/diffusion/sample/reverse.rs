@@ -79,7 +79,7 @@ impl<B: Backend> Reverse<'_, B> {
         self.noise.normal(NoiseUse::Start)
     }
 
-    /// Data noised to the level that row `first_row` expects (core's `Generator::start_from`): image-to-image (Meng et al.,
+    /// Data noised to the level that row `first_row` expects (core's `Start::Noised`): image-to-image (Meng et al.,
     /// *SDEdit*, 2021) goes on with [`Reverse::run`] from there.
     pub fn noised(&self, data: Tensor<B, 4>, first_row: usize) -> Tensor<B, 4> {
         let row = &self.table[first_row];

@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use mote_core::noise::{NoiseUse, normals};
 use mote_core::schedule::{jump_variance, posterior_variance};
 use mote_core::step_table::StepRow;
-use mote_core::{Arena, Generator, Request, selftest};
+use mote_core::{Arena, Generator, Request, Start, Values, selftest};
 
 use super::*;
 use crate::dataset::SampleShape;
@@ -96,12 +96,12 @@ fn a_request_begins_where_cores_generator_does() {
     let picture_units = from_pixels(units, shape, &Default::default());
 
     let mut generator = Generator::new(&model, &mut arena.0).unwrap();
-    let mut request = Request { class: 1, seed: 9, sample: 4, first_row: 0 };
+    let mut request = Request { class: 1, seed: 9, sample: 4, ..Request::default() };
     generator.start(request).unwrap();
     let state = |generator: &Generator<'_, '_>| generator.state().iter().map(|&x| f64::from(x) / 4096.0).collect();
     let whole: Vec<f64> = state(&generator);
-    request.first_row = 1;
-    generator.start_from(request, &picture).unwrap();
+    (request.first_row, request.start) = (1, Start::Noised(Values::Pixels(&picture)));
+    generator.start(request).unwrap();
     let from_picture: Vec<f64> = state(&generator);
     assert_eq!(values(reverse.start()), whole);
     for (found, wanted) in values(reverse.noised(picture_units, 1)).into_iter().zip(from_picture) {
