@@ -9,7 +9,7 @@ use mote_core::selftest::{self, SelftestError};
 use mote_core::{Generator, Model, Progress, Request, RequestError, pixels};
 use mote_protocol::{
     Command, DATA_LEN, Error, Header, Identity, Input, Job, Loaded, ModelIdentity, Reply, SelftestPart, SlotInfo,
-    Start, State, Status, cut,
+    State, Status, cut,
 };
 
 /// The board with its models and its job.
@@ -264,12 +264,8 @@ impl<B: Board, S: Store> Worker<B, S> {
         let state = match work {
             Work::Draw(job) => {
                 let Loaded::Model(model) = self.loaded else { return Err(Error::NoModel) };
-                let (request, input) = (Request::from(job), input.get(..self.input_len).unwrap_or_default());
-                match job.start {
-                    Start::Noise => generator.start(request),
-                    Start::Picture => generator.start_from(request, input),
-                }
-                .map_err(refused)?;
+                let input = input.get(..self.input_len).unwrap_or_default();
+                generator.start(job.request(input)).map_err(refused)?;
                 State::Drawing { row: job.first_row, rows: model.rows }
             }
             Work::Benchmark { samples } => {
@@ -420,7 +416,7 @@ fn refused(error: RequestError) -> Error {
     match error {
         RequestError::Class { class, classes } => Error::Class { class, classes },
         RequestError::Row { row, rows } => Error::Row { row, rows },
-        RequestError::Picture { len, needed } => Error::Input { len: len as u32, needed: needed as u32 },
+        RequestError::Values { len, needed } => Error::Input { len: len as u32, needed: needed as u32 },
         _ => Error::Unsupported,
     }
 }

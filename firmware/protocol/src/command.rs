@@ -107,15 +107,21 @@ pub enum Start {
     Picture,
 }
 
-impl From<Job> for mote_core::Request {
-    fn from(job: Job) -> Self {
-        mote_core::Request { class: job.class, seed: job.seed, sample: job.sample, first_row: job.first_row }
+impl Job {
+    /// The request with this input.
+    pub fn request(self, input: &[u8]) -> mote_core::Request<'_> {
+        let Job { class, seed, sample, first_row, start } = self;
+        let start = match start {
+            Start::Noise => mote_core::Start::Noise,
+            Start::Picture => mote_core::Start::Noised(mote_core::Values::Pixels(input)),
+        };
+        mote_core::Request { class, seed, sample, first_row, start, ..mote_core::Request::default() }
     }
 }
 
-impl From<mote_core::Request> for Job {
-    fn from(request: mote_core::Request) -> Self {
-        let mote_core::Request { class, seed, sample, first_row } = request;
+impl From<mote_core::Request<'_>> for Job {
+    fn from(request: mote_core::Request<'_>) -> Self {
+        let mote_core::Request { class, seed, sample, first_row, .. } = request;
         Job { class, seed, sample, first_row, start: Start::Noise }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use mote_client::{Client, Timing};
-use mote_core::{Arena, Generator, Model, Request, selftest};
+use mote_core::{Arena, Generator, Model, selftest};
 use mote_device::{Board, Memory, Store, serve};
 use mote_protocol::{Job, Start};
 use rand_core::Rng;
@@ -51,10 +51,7 @@ pub(crate) fn job(class: u16, seed: u64) -> Job {
 pub(crate) fn drawn_here(job: Job, picture: &[u8]) -> Vec<u8> {
     let (model, mut arena) = (model(), Arena::<ARENA>::new());
     let mut generator = Generator::new(&model, &mut arena.0).unwrap();
-    match job.start {
-        Start::Noise => generator.start(Request::from(job)).unwrap(),
-        Start::Picture => generator.start_from(Request::from(job), picture).unwrap(),
-    }
+    generator.start(job.request(picture)).unwrap();
     generator.finish();
     generator.pixels().collect()
 }
