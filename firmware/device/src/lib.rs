@@ -2,7 +2,8 @@
 //!
 //! [`serve`] is a future. Polled, it takes what came, does one layer of the network at most and sends what it can, so a command
 //! is answered within a layer while a sample is being drawn. An executor such as embassy runs it beside other tasks; a board
-//! without one calls [`block_on`]. A board implements [`Board`]; [`Store`] says where its models lie.
+//! without one calls [`block_on`]. A board implements [`Board`]; [`Store`] says where its models lie: usually in two slots of
+//! flash, [`FlashStore`].
 //!
 //! ```
 //! use embedded_io_async::{Read, Write};
@@ -30,7 +31,11 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+extern crate std;
+
 mod board;
+mod flash_store;
 mod line;
 mod serve;
 mod session;
@@ -39,5 +44,6 @@ mod wire;
 mod worker;
 
 pub use board::Board;
+pub use flash_store::FlashStore;
 pub use serve::{Memory, block_on, serve};
 pub use store::{FixedModel, Store, Stored, Update};
