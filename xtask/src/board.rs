@@ -3,6 +3,8 @@
 //! This table is the one source of addresses. A board's package repeats them for the linker in `memory.x`, and a test
 //! here compares the two.
 
+use crate::verb::flash::uf2::Family;
+
 /// A board: a real one, or a machine that the emulator can be.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Board {
@@ -47,9 +49,9 @@ pub(crate) enum Programmer {
         /// `Board-ID` in the drive's `INFO_UF2.TXT`.
         drive: &'static str,
         /// UF2 family of the firmware.
-        firmware: u32,
-        /// UF2 family of what lies at fixed addresses besides.
-        data: u32,
+        firmware: Family,
+        /// UF2 family of a file without firmware.
+        data: Family,
         /// probe-rs' name for the chip.
         chip: &'static str,
     },
@@ -215,7 +217,12 @@ pub(crate) const HARDWARE: [Board; 6] = [
             erase: 4 * KIB,
             write: 256,
         },
-        programmer: Programmer::Uf2 { drive: "RP2350", firmware: 0xE48B_FF59, data: 0xE48B_FF57, chip: "RP235x" },
+        programmer: Programmer::Uf2 {
+            drive: "RP2350",
+            firmware: Family::Rp2350ArmSecure,
+            data: Family::Absolute,
+            chip: "RP235x",
+        },
     },
     Board {
         name: "rp2040",
@@ -233,7 +240,12 @@ pub(crate) const HARDWARE: [Board; 6] = [
             erase: 4 * KIB,
             write: 256,
         },
-        programmer: Programmer::Uf2 { drive: "RPI-RP2", firmware: 0xE48B_FF56, data: 0xE48B_FF56, chip: "RP2040" },
+        programmer: Programmer::Uf2 {
+            drive: "RPI-RP2",
+            firmware: Family::Rp2040,
+            data: Family::Rp2040,
+            chip: "RP2040",
+        },
     },
     Board {
         name: "stm32f4",
@@ -311,6 +323,11 @@ pub(crate) const HARDWARE: [Board; 6] = [
         programmer: Programmer::Espflash { chip: "esp32c3" },
     },
 ];
+
+/// The board with this name.
+pub(crate) fn find(name: &str) -> Option<&'static Board> {
+    boards().find(|board| board.name == name)
+}
 
 /// Every board, the emulated ones first.
 pub(crate) fn boards() -> impl Iterator<Item = &'static Board> {

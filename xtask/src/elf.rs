@@ -2,7 +2,8 @@
 
 use crate::chip_log::Formats;
 use anyhow::{Context, Result, anyhow};
-use object::elf::SHF_ALLOC;
+use object::elf::{PT_LOAD, SHF_ALLOC};
+use object::read::elf::{ElfFile32, ProgramHeader};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
 use std::collections::HashMap;
 use std::fs;
@@ -19,6 +20,8 @@ pub(crate) struct Firmware {
     pub(crate) ram: u64,
     /// The format strings of its log.
     pub(crate) formats: Formats,
+    /// What lies in flash: where, and the bytes. Initial values of data count where they are stored.
+    pub(crate) loaded: Vec<(u64, Vec<u8>)>,
     symbols: HashMap<String, Symbol>,
     /// Sections of code: the first address, the bytes.
     code: Vec<(u64, Vec<u8>)>,
@@ -57,6 +60,7 @@ impl Firmware {
             path: path.to_owned(),
             flash,
             ram,
+            loaded: loaded(&bytes).with_context(|| format!("{} is no ELF file of 32 bits", path.display()))?,
             formats: Formats::new(named().map(|(name, symbol)| (name, symbol.address()))),
             symbols: named()
                 .map(|(name, symbol)| (name.to_owned(), Symbol { address: symbol.address(), size: symbol.size() }))
@@ -107,4 +111,17 @@ impl Firmware {
         let missing = || anyhow!("{} has no symbol {name}: build it again", self.path.display());
         self.symbols.get(name).copied().ok_or_else(missing)
     }
+}
+
+/// The bytes of an ELF file that are stored on the chip, by the addresses they are stored at.
+fn loaded(bytes: &[u8]) -> Result<Vec<(u64, Vec<u8>)>> {
+    let file = ElfFile32::<object::Endianness>::parse(bytes)?;
+    let endian = file.endian();
+    let stored = file.elf_program_headers().iter().filter(|header| header.p_type(endian) == PT_LOAD);
+    let part = |header: &object::elf::ProgramHeader32<_>| {
+        let content = header.data(endian, bytes).map_err(|()| anyhow!("a segment lies outside the file"))?;
+        Ok((u64::from(header.p_paddr(endian)), content.to_vec()))
+    };
+    let parts = stored.map(part).collect::<Result<Vec<_>>>()?;
+    Ok(parts.into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect())
 }

@@ -6,6 +6,7 @@ use crate::places::{firmware_target_dir, root};
 use crate::process::{capture, run};
 use crate::toolchain::embedded_cargo;
 use anyhow::{Context, Result, bail};
+use ed25519_compact::PublicKey;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -28,15 +29,25 @@ impl Profile {
     }
 
     fn of(program: &str) -> Self {
-        if program == "generate" { Profile::Small } else { Profile::Release }
+        if matches!(program, "generate" | "device" | "serve") { Profile::Small } else { Profile::Release }
     }
 }
 
-/// Builds one program of the emulated boards' firmware and reads its ELF file.
+/// Builds one program of a board's firmware and reads its ELF file.
 pub(crate) fn build(board: &Board, program: &str) -> Result<Firmware> {
+    build_with_key(board, program, None)
+}
+
+/// The same firmware, which takes models only if they are signed with this key.
+pub(crate) fn build_with_key(board: &Board, program: &str, key: Option<&PublicKey>) -> Result<Firmware> {
     let profile = Profile::of(program);
-    run(cargo_build(board, profile)?.args(["--package", "qemu-m4", "--bin", program]))
-        .with_context(|| format!("the firmware for {} does not build", board.name))?;
+    let mut cargo = cargo_build(board, profile)?;
+    cargo.args(["--package", board.package, "--bin", program]);
+    if let Some(key) = key {
+        let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        cargo.args(["--features", "mote-device/ed25519"]).env("MOTE_PUBLIC_KEY", hex);
+    }
+    run(&mut cargo).with_context(|| format!("the firmware for {} does not build", board.name))?;
     Firmware::read(&target_dir(board).join(board.target).join(profile.name()).join(program))
 }
 

@@ -3,7 +3,6 @@
 //! It runs cargo, the training program and the emulator; it never compiles the training library into itself, so it is
 //! ready in seconds.
 
-#[allow(dead_code, reason = "what the real boards are programmed with is read by the next step of `flash`")]
 mod board;
 mod chip_log;
 mod cycles;
@@ -67,8 +66,12 @@ enum Verb {
     Inspect(verb::inspect::Arguments),
     /// Draw pictures with a .mote file, on the host or on the emulated chip: the same bytes either way
     Generate(verb::generate::Arguments),
-    /// Put firmware and a model on a board, start it, and print how it identifies itself
+    /// Put firmware, a model or both on a board, real or emulated; show what lies where in its memory
     Flash(verb::flash::Arguments),
+    /// Make a key for signing models: a secret file and a public one
+    Keygen(verb::sign::KeygenArguments),
+    /// Sign a model: FILE.sig beside it, which `flash` and updates pass on to the board
+    Sign(verb::sign::SignArguments),
     /// Count what the kernels cost on an emulated chip, beside what others measured
     Bench(verb::bench::Arguments),
     /// What continuous integration runs: `test`, without progress bars
@@ -108,6 +111,8 @@ fn main() -> ExitCode {
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),
         Verb::Flash(arguments) => verb::flash::run(&arguments),
+        Verb::Keygen(arguments) => verb::sign::keygen(&arguments),
+        Verb::Sign(arguments) => verb::sign::sign(&arguments),
         Verb::Bench(arguments) => verb::bench::run(&arguments),
     };
     match result {

@@ -7,5 +7,6 @@ pub(crate) mod flash;
 pub(crate) mod generate;
 pub(crate) mod inspect;
 pub(crate) mod setup;
+pub(crate) mod sign;
 pub(crate) mod test;
 pub(crate) mod training;
