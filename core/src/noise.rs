@@ -48,6 +48,12 @@ pub fn normal_q12(word: u32) -> i16 {
     (if word >> 31 == 1 { -magnitude } else { magnitude }) as i16
 }
 
+/// The table that [`normal_q12`] reads, for twins of it on other machines: quantiles in Q13, entry `16 (30 - k) + j` of the
+/// tail probability `2^-(k + 2) (1 + j / 16)`, the last one 0.
+pub fn quantile_nodes() -> &'static [u16] {
+    &nodes::NODES
+}
+
 /// Which noise: that of sample `sample` of seed `seed`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]

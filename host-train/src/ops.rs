@@ -1,12 +1,14 @@
-//! The few tensor operations that training spends its time in, with kernels of our own on the CPU.
+//! The few tensor operations that training spends its time in, with kernels of our own.
 //!
-//! [`DenoiserBackend`] gives each a definition in burn's operations: what NdArray and a GPU run, and the reference.
-//! burn-flex replaces them with `kernel`, forward and backward: a training step is several times faster than with
-//! burn-flex's own convolution gradients, and the sums over a batch have a fixed order, whatever the threads do.
+//! [`DenoiserBackend`] gives each a definition in burn's operations: what NdArray runs, and the reference. burn-flex
+//! (`mote-train-kernels`) and burn-cuda (`mote-train-gpu-kernels`) replace them, forward and backward: a training step is
+//! several times faster than with burn's own, and the sums over a batch have a fixed order, whatever the threads do.
 //!
 //! What a training step does outside the network is here, too, for backends on which each of burn's operations is a kernel
 //! launch: the optimizer's step and the random numbers.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod flex;
 
 use burn::tensor::activation::silu;
@@ -99,6 +101,89 @@ pub trait DenoiserBackend: Backend {
         let normal = |_| f32::from(normal_q12(philox.next_u32())) / f32::from(STATE_ONE);
         Tensor::from_data(TensorData::new((0..count).map(normal).collect::<Vec<f32>>(), [count]), device)
     }
+
+    /// `residual` plus a convolution of stride 1; shapes as [`DenoiserBackend::conv`]'s.
+    fn conv_add(
+        x: Tensor<Self, 4>,
+        weight: Tensor<Self, 4>,
+        bias: Tensor<Self, 1>,
+        residual: Tensor<Self, 4>,
+    ) -> Tensor<Self, 4> {
+        residual + Self::conv(x, weight, bias, [1; 2])
+    }
+
+    /// [`DenoiserBackend::group_norm_silu`] of `x` and, after its channels, of `skip`, with scale and shift.
+    ///
+    /// # Shapes
+    /// - x, skip: `[batch, channels, height, width]`, each with half of the groups; the result has the channels of both
+    /// - gain, offset: `[all channels]`
+    /// - affine: `[batch, 2 * all channels]`, scale then shift: the gain is `gain (1 + scale)`, the offset
+    ///   `offset (1 + scale) + shift`
+    fn norm_silu(
+        x: Tensor<Self, 4>,
+        skip: Option<Tensor<Self, 4>>,
+        [gain, offset]: [Tensor<Self, 1>; 2],
+        affine: Option<Tensor<Self, 2>>,
+        groups: usize,
+    ) -> Tensor<Self, 4> {
+        let x = match skip {
+            Some(skip) => Tensor::cat(vec![x, skip], 1),
+            None => x,
+        };
+        let [gain, offset] = match affine {
+            Some(affine) => fold([gain, offset], affine),
+            None => [gain.unsqueeze(), offset.unsqueeze()],
+        };
+        Self::group_norm_silu(x, gain, offset, groups)
+    }
+
+    /// Group normalization alone; shapes as [`DenoiserBackend::norm_silu`]'s.
+    fn group_norm(x: Tensor<Self, 4>, [gain, offset]: [Tensor<Self, 1>; 2], groups: usize) -> Tensor<Self, 4> {
+        group_norm(x, gain.unsqueeze(), offset.unsqueeze(), groups)
+    }
+
+    /// The vectors one behind the other.
+    fn join(parts: Vec<Tensor<Self, 1>>) -> Tensor<Self, 1> {
+        Tensor::cat(parts, 0)
+    }
+
+    /// The parts, of `lens` values each, that lie one behind the other in `vector`.
+    fn split(vector: Tensor<Self, 1>, lens: &[usize]) -> Vec<Tensor<Self, 1>> {
+        let mut start = 0;
+        let part = |&len: &usize| {
+            let part = vector.clone().narrow(0, start, len);
+            start += len;
+            part
+        };
+        lens.iter().map(part).collect()
+    }
+
+    /// A linear layer: `x weight + bias`.
+    ///
+    /// # Shapes
+    /// x: `[batch, in]`; weight: `[in, out]`; bias: `[out]`; result: `[batch, out]`
+    fn linear_layer(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
+        x.matmul(weight) + bias.unsqueeze()
+    }
+
+    /// `x` as this backend keeps activations: a type of fewer bits, channels last, or as it is.
+    fn into_activations(x: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        x
+    }
+
+    /// Activations as f32.
+    fn from_activations(x: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        x
+    }
+}
+
+/// Gain and offset, `[channels]`, with scale and shift folded in, each `[batch, channels]`; `affine` as
+/// [`DenoiserBackend::norm_silu`]'s.
+pub fn fold<B: Backend>([gain, offset]: [Tensor<B, 1>; 2], affine: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+    let channels = gain.dims()[0];
+    let scale = affine.clone().narrow(1, 0, channels) + 1.0;
+    let shift = affine.narrow(1, channels, channels);
+    [scale.clone() * gain.unsqueeze(), scale * offset.unsqueeze() + shift]
 }
 
 /// Added to the root of the second moment in [`DenoiserBackend::adamw`].
@@ -140,12 +225,7 @@ pub fn norm<B: Backend>(vector: &Tensor<B, 1>) -> Tensor<B, 1> {
 }
 
 /// [`DenoiserBackend::group_norm_silu`] without the activation function.
-pub fn group_norm<B: Backend>(
-    x: Tensor<B, 4>,
-    gain: Tensor<B, 2>,
-    offset: Tensor<B, 2>,
-    groups: usize,
-) -> Tensor<B, 4> {
+fn group_norm<B: Backend>(x: Tensor<B, 4>, gain: Tensor<B, 2>, offset: Tensor<B, 2>, groups: usize) -> Tensor<B, 4> {
     let shape = x.dims();
     let [batch, channels, height, width] = shape;
     let grouped = x.reshape([batch, groups, channels / groups * height * width]);
@@ -157,11 +237,6 @@ pub fn group_norm<B: Backend>(
 
 impl DenoiserBackend for burn::backend::NdArray {}
 impl DenoiserBackend for burn::backend::Autodiff<burn::backend::NdArray> {}
-
-#[cfg(feature = "cuda")]
-impl DenoiserBackend for burn_cuda::Cuda {}
-#[cfg(feature = "cuda")]
-impl DenoiserBackend for burn::backend::Autodiff<burn_cuda::Cuda> {}
 
 #[cfg(test)]
 mod tests;

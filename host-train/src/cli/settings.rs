@@ -34,17 +34,30 @@ pub(super) enum BackendName {
     Cuda,
 }
 
-/// What numbers a backend computes in.
+/// What numbers a backend keeps between a network's layers; weights, sums and the optimizer are f32 on all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Precision {
-    /// 32 bits: every backend
+    /// 32 bits; the cuda backend multiplies in tf32
     #[default]
     F32,
-    /// bfloat16: no backend yet
+    /// bfloat16: the cuda backend alone, and its default
     Bf16,
-    /// 16 bits: no backend yet
-    F16,
+}
+
+impl BackendName {
+    /// The precision when none is asked for: the fastest.
+    pub(super) fn precision(self) -> Precision {
+        match self {
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Precision::Bf16,
+            _ => Precision::F32,
+        }
+    }
+
+    fn has(self, precision: Precision) -> bool {
+        precision == Precision::F32 || precision == self.precision()
+    }
 }
 
 /// What decides a run.
@@ -118,8 +131,8 @@ impl Run {
     pub(super) fn open(dir: &Path, settings: Settings) -> anyhow::Result<Self> {
         settings.preset.check()?;
         anyhow::ensure!(
-            settings.precision == Precision::F32,
-            "the {:?} backend computes in f32 alone, not in {:?}; leave --precision out",
+            settings.backend.has(settings.precision),
+            "the {:?} backend computes in f32 alone, not in {:?}; leave --precision out, or use --backend cuda",
             settings.backend,
             settings.precision
         );
@@ -145,7 +158,14 @@ impl Run {
             #[cfg(feature = "ndarray")]
             BackendName::Ndarray => what.run::<Autodiff<burn::backend::NdArray>>(self),
             #[cfg(feature = "cuda")]
-            BackendName::Cuda => what.run::<Autodiff<burn_cuda::Cuda>>(self),
+            BackendName::Cuda => {
+                use crate::ops::cuda::{Precision as Activations, set_precision};
+                set_precision(match self.settings.precision {
+                    Precision::F32 => Activations::Single,
+                    Precision::Bf16 => Activations::Half,
+                });
+                what.run::<Autodiff<burn_cuda::Cuda>>(self)
+            }
         }
     }
 

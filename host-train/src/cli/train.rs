@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// What computes [default: flex]
     #[arg(long, value_enum)]
     backend: Option<BackendName>,
-    /// What it computes in [default: f32]
+    /// What it keeps between layers [default: f32; bf16 with --backend cuda]
     #[arg(long, value_enum)]
     precision: Option<Precision>,
     /// Seed of everything that is random [default: 1]
@@ -90,11 +90,13 @@ impl Args {
             Some(_) => self.data.source()?.expect("it names data"),
             None => preset.data.with(&self.data.images, &self.data.table)?,
         };
+        let backend = self.backend.or(recorded.map(|recorded| recorded.backend)).unwrap_or_default();
+        let precision = self.precision.or(recorded.map(|recorded| recorded.precision));
         Ok(Settings {
             preset,
             seed: self.seed.or(recorded.map(|recorded| recorded.seed)).unwrap_or(1),
-            backend: self.backend.or(recorded.map(|recorded| recorded.backend)).unwrap_or_default(),
-            precision: self.precision.or(recorded.map(|recorded| recorded.precision)).unwrap_or_default(),
+            backend,
+            precision: precision.unwrap_or(backend.precision()),
         })
     }
 }

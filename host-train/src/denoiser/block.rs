@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use super::condition::Dropout;
 use super::layers::{Conv, Init, Linear, Norm, Start};
 use super::unet::UNetConfig;
-use crate::ops::{DenoiserBackend, group_norm};
+use crate::ops::{DenoiserBackend, fold};
 
 /// A residual block.
 #[derive(Module, Debug)]
@@ -52,15 +52,15 @@ impl<B: Backend> Block<B> {
             attention: config.attention.contains(&level).then(|| Attention::new(width, groups, config.heads, init)),
         }
     }
-
-    /// Gain and offset of the second normalization, scale and shift folded in, each `[batch, width]`:
-    /// `gain (1 + scale)` and `bias (1 + scale) + shift`. `embedding` is [`super::Embedding::forward`]'s.
-    pub fn folded(&self, embedding: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
-        self.norm2.folded(self.affine.forward(embedding))
-    }
 }
 
 impl<B: DenoiserBackend> Block<B> {
+    /// Gain and offset of the second normalization, scale and shift folded in, each `[batch, width]`:
+    /// `gain (1 + scale)` and `bias (1 + scale) + shift`. `embedding` is [`super::Embedding::forward`]'s.
+    pub fn folded(&self, embedding: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+        fold([self.norm2.gain.val(), self.norm2.bias.val()], self.affine.forward(embedding))
+    }
+
     pub(super) fn forward(
         &self,
         x: Tensor<B, 4>,
@@ -68,14 +68,9 @@ impl<B: DenoiserBackend> Block<B> {
         embedding: Tensor<B, 2>,
         dropout: &mut Dropout,
     ) -> Tensor<B, 4> {
-        let joined = match skip {
-            Some(skip) => Tensor::cat(vec![x.clone(), skip], 1),
-            None => x.clone(),
-        };
-        let h = self.conv1.forward(self.norm1.silu(joined));
-        let [gain, offset] = self.folded(embedding);
-        let h = B::group_norm_silu(h, gain, offset, self.norm2.groups);
-        let x = x + self.conv2.forward(dropout.apply(h));
+        let h = self.conv1.forward(self.norm1.silu(x.clone(), skip, None));
+        let h = self.norm2.silu(h, None, Some(self.affine.forward(embedding)));
+        let x = self.conv2.add(dropout.apply(h), x);
         match &self.attention {
             Some(attention) => attention.forward(x),
             None => x,
@@ -112,7 +107,7 @@ impl<B: DenoiserBackend> Attention<B> {
         let [batch, channels, height, width] = x.dims();
         let head = channels / self.heads;
         let Norm { gain, bias, groups } = &self.norm;
-        let normal = group_norm(x.clone(), gain.val().unsqueeze(), bias.val().unsqueeze(), *groups);
+        let normal = B::group_norm(x.clone(), [gain.val(), bias.val()], *groups);
         let qkv = self.qkv.forward(normal);
         let [queries, keys, values] = [0, 1, 2].map(|part| {
             let part = qkv.clone().narrow(1, part * channels, channels);
@@ -120,6 +115,6 @@ impl<B: DenoiserBackend> Attention<B> {
         });
         let scores = queries.swap_dims(2, 3).matmul(keys) / (head as f64).sqrt();
         let attended = values.matmul(softmax(scores, 3).swap_dims(2, 3));
-        x + self.out.forward(attended.reshape([batch, channels, height, width]))
+        self.out.add(attended.reshape([batch, channels, height, width]), x)
     }
 }

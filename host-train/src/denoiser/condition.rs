@@ -9,6 +9,7 @@ use rand::Rng;
 
 use super::DenoiserConfig;
 use super::layers::{Init, Linear};
+use crate::ops::DenoiserBackend;
 
 /// Longest period of the timestep's sines and cosines, in timesteps / 2 pi.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -103,7 +104,9 @@ impl<B: Backend> Embedding<B> {
             class: init.uniform([config.classes + 1, embedding], 0.5),
         }
     }
+}
 
+impl<B: DenoiserBackend> Embedding<B> {
     /// `silu(time_out(silu(time_in(features))) + class[label])`, `[batch, embedding]`.
     pub fn forward(&self, condition: &Condition<B>) -> Tensor<B, 2> {
         let time = self.time_out.forward(silu(self.time_in.forward(condition.time.clone())));

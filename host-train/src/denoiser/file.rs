@@ -16,6 +16,7 @@ use super::{ConfigError, Denoiser, DenoiserConfig, parameters, set_parameters};
 use crate::dataset::ChannelScale;
 use crate::diffusion::DiffusionConfig;
 use crate::diffusion::sample::SamplingConfig;
+use crate::ops::DenoiserBackend;
 
 const METADATA_KEY: &str = "denoiser";
 
@@ -156,7 +157,7 @@ impl DenoiserFile {
     ///
     /// # Errors
     /// [`ConfigError`] if there can be no such network.
-    pub fn net<B: Backend>(&self, device: &B::Device) -> Result<Denoiser<B>, ConfigError> {
+    pub fn net<B: DenoiserBackend>(&self, device: &B::Device) -> Result<Denoiser<B>, ConfigError> {
         let values = Tensor::from_data(TensorData::new(self.parameters.clone(), [self.parameters.len()]), device);
         Ok(set_parameters(self.network.init(0, device)?, values))
     }

@@ -71,10 +71,12 @@ impl<B: Backend> Linear<B> {
         let (weight, bias) = init.layer([input, output], [input, output], start);
         Self { weight, bias }
     }
+}
 
+impl<B: DenoiserBackend> Linear<B> {
     /// `[batch, in]` to `[batch, out]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        x.matmul(self.weight.val()) + self.bias.val().unsqueeze()
+        B::linear_layer(x, self.weight.val(), self.bias.val())
     }
 }
 
@@ -111,6 +113,11 @@ impl<B: DenoiserBackend> Conv<B> {
         B::conv(x, self.weight.val(), self.bias.val(), [1; 2])
     }
 
+    /// `residual` and the convolution of `x`.
+    pub(super) fn add(&self, x: Tensor<B, 4>, residual: Tensor<B, 4>) -> Tensor<B, 4> {
+        B::conv_add(x, self.weight.val(), self.bias.val(), residual)
+    }
+
     /// With stride 2 where the kernel's side is 3.
     pub(super) fn halve(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         B::conv(x, self.weight.val(), self.bias.val(), self.factors())
@@ -138,20 +145,16 @@ impl<B: Backend> Norm<B> {
     pub(super) fn new(channels: usize, groups: usize, init: &mut Init<B>) -> Self {
         Self { gain: init.filled([channels], 1.0), bias: init.filled([channels], 0.0), groups }
     }
-
-    /// Gain and offset with scale and shift folded in, each `[batch, channels]`: `gain (1 + scale)` and
-    /// `bias (1 + scale) + shift`, where `affine`, `[batch, 2 channels]`, is scale then shift.
-    pub(super) fn folded(&self, affine: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
-        let channels = affine.dims()[1] / 2;
-        let scale = affine.clone().narrow(1, 0, channels) + 1.0;
-        let shift = affine.narrow(1, channels, channels);
-        [scale.clone() * self.gain.val().unsqueeze(), scale * self.bias.val().unsqueeze() + shift]
-    }
 }
 
 impl<B: DenoiserBackend> Norm<B> {
-    /// The normalization and SiLU.
-    pub(super) fn silu(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        B::group_norm_silu(x, self.gain.val().unsqueeze(), self.bias.val().unsqueeze(), self.groups)
+    /// The normalization and SiLU of `x` and, after its channels, of `skip`; with scale and shift, `[batch, 2 channels]`.
+    pub(super) fn silu(
+        &self,
+        x: Tensor<B, 4>,
+        skip: Option<Tensor<B, 4>>,
+        affine: Option<Tensor<B, 2>>,
+    ) -> Tensor<B, 4> {
+        B::norm_silu(x, skip, [self.gain.val(), self.bias.val()], affine, self.groups)
     }
 }

@@ -1,7 +1,7 @@
 //! From a denoiser to core's operations: conditioning folded, residual additions as accumulation, linear layers as 1x1
 //! convolutions.
 
-use burn::tensor::backend::Backend;
+use crate::ops::DenoiserBackend;
 use burn::tensor::{Tensor, TensorData};
 use mote_core::step_table::StepRow;
 
@@ -16,7 +16,7 @@ use crate::quantize::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, G
 ///
 /// # Errors
 /// [`NotExportable`] if core cannot run it.
-pub fn lower<B: Backend>(
+pub fn lower<B: DenoiserBackend>(
     net: &Denoiser<B>,
     config: &DenoiserConfig,
     name: &str,
@@ -38,7 +38,7 @@ pub fn lower<B: Backend>(
 }
 
 /// The embedding of every (row, class), `[rows * classes, embedding]`.
-fn every_condition<B: Backend>(
+fn every_condition<B: DenoiserBackend>(
     net: &Denoiser<B>,
     config: &DenoiserConfig,
     rows: &[StepRow],
@@ -51,7 +51,7 @@ fn every_condition<B: Backend>(
     embedding.forward(&Condition::new(config, &of, timesteps, &classes, &device))
 }
 
-struct Lowering<B: Backend> {
+struct Lowering<B: DenoiserBackend> {
     graph: Graph,
     condition: Tensor<B, 2>,
 }
@@ -71,7 +71,7 @@ const ADD: Wiring = Wiring { accumulate: true, ..PLAIN };
 const STATE: usize = 0;
 const OUTPUT: usize = 1;
 
-impl<B: Backend> Lowering<B> {
+impl<B: DenoiserBackend> Lowering<B> {
     fn unet(&mut self, net: &UNet<B>) {
         let mut h = self.grow(STATE, Weights::of(&net.conv_in), PLAIN);
         let mut skips = Vec::new();
@@ -158,7 +158,7 @@ impl<B: Backend> Lowering<B> {
 }
 
 /// A normalization of a convolution's input and of `second`, and SiLU.
-fn norm<B: Backend>(second: Option<usize>, norm: &Norm<B>) -> GraphNorm {
+fn norm<B: DenoiserBackend>(second: Option<usize>, norm: &Norm<B>) -> GraphNorm {
     GraphNorm {
         second,
         // `norm.groups` counts those of both halves of a concatenation.
@@ -184,13 +184,13 @@ struct Weights {
 }
 
 impl Weights {
-    fn of<B: Backend>(conv: &Conv<B>) -> Self {
+    fn of<B: DenoiserBackend>(conv: &Conv<B>) -> Self {
         let [outputs, _, rows, columns] = conv.weight.dims();
         let kernel = [rows, columns];
         Self { outputs, kernel, values: values(conv.weight.val().permute([0, 2, 3, 1])), bias: values(conv.bias.val()) }
     }
 
-    fn of_linear<B: Backend>(linear: &Linear<B>) -> Self {
+    fn of_linear<B: DenoiserBackend>(linear: &Linear<B>) -> Self {
         let [_, outputs] = linear.weight.dims();
         Self {
             outputs,
@@ -201,7 +201,7 @@ impl Weights {
     }
 }
 
-fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+fn values<B: DenoiserBackend, const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
     let data: TensorData = tensor.into_data();
     data.convert::<f32>().to_vec().expect("converted to f32")
 }

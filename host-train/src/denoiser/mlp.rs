@@ -19,7 +19,7 @@ use super::condition::{Condition, Dropout, Embedding};
 use super::config::{ConfigError, DenoiserConfig, at_least_one, at_most};
 use super::layers::{Init, Linear, Norm, Start};
 use crate::dataset::SampleShape;
-use crate::ops::DenoiserBackend;
+use crate::ops::{DenoiserBackend, fold};
 
 /// Sizes of an [`Mlp`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,24 +86,23 @@ impl<B: Backend> MlpBlock<B> {
             linear2: Linear::start(width, width, Start::Zero, init),
         }
     }
-
-    /// As [`super::Block::folded`].
-    pub fn folded(&self, embedding: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
-        self.norm2.folded(self.affine.forward(embedding))
-    }
 }
 
 impl<B: DenoiserBackend> MlpBlock<B> {
+    /// As [`super::Block::folded`].
+    pub fn folded(&self, embedding: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+        fold([self.norm2.gain.val(), self.norm2.bias.val()], self.affine.forward(embedding))
+    }
+
     fn forward(&self, x: Tensor<B, 4>, embedding: Tensor<B, 2>, dropout: &mut Dropout) -> Tensor<B, 4> {
-        let h = pixel(&self.linear1, self.norm1.silu(x.clone()));
-        let [gain, offset] = self.folded(embedding);
-        let h = B::group_norm_silu(h, gain, offset, self.norm2.groups);
+        let h = pixel(&self.linear1, self.norm1.silu(x.clone(), None, None));
+        let h = self.norm2.silu(h, None, Some(self.affine.forward(embedding)));
         x + pixel(&self.linear2, dropout.apply(h))
     }
 }
 
 /// A layer on `[batch, in, 1, 1]`.
-fn pixel<B: Backend>(linear: &Linear<B>, x: Tensor<B, 4>) -> Tensor<B, 4> {
+fn pixel<B: DenoiserBackend>(linear: &Linear<B>, x: Tensor<B, 4>) -> Tensor<B, 4> {
     linear.forward(x.flatten(1, 3)).unsqueeze_dims(&[2, 3])
 }
 
@@ -144,6 +143,6 @@ impl<B: DenoiserBackend> Mlp<B> {
         let x = condition.input(x, self.linear_in.weight.dims()[0]);
         let h = pixel(&self.linear_in, x);
         let h = self.blocks.iter().fold(h, |h, block| block.forward(h, embedding.clone(), &mut dropout));
-        pixel(&self.linear_out, self.norm_out.silu(h))
+        pixel(&self.linear_out, self.norm_out.silu(h, None, None))
     }
 }

@@ -1,10 +1,10 @@
 //! All parameters of a network as one vector, in the order in which burn visits the module.
 
-use std::marker::PhantomData;
-
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend};
+
+use crate::ops::DenoiserBackend;
 
 /// The parameters, `[all]`.
 pub fn parameters<B: Backend, M: Module<B>>(net: &M) -> Tensor<B, 1> {
@@ -14,18 +14,31 @@ pub fn parameters<B: Backend, M: Module<B>>(net: &M) -> Tensor<B, 1> {
 }
 
 /// The parameters' gradients, `[all]`, zero where the loss does not depend on one.
-pub fn gradients<B: AutodiffBackend, M: Module<B>>(net: &M, grads: &B::Gradients) -> Tensor<B::InnerBackend, 1> {
+pub fn gradients<B, M: Module<B>>(net: &M, grads: &B::Gradients) -> Tensor<B::InnerBackend, 1>
+where
+    B: AutodiffBackend,
+    B::InnerBackend: DenoiserBackend,
+{
     let mut collect = CollectGradients { grads, parts: Vec::new() };
     net.visit(&mut collect);
-    Tensor::cat(collect.parts, 0)
+    B::InnerBackend::join(collect.parts)
 }
 
 /// The network with other parameters, `[all]`; each is a leaf that tracks its gradient.
-pub fn set_parameters<B: Backend, M: Module<B>>(net: M, parameters: Tensor<B, 1>) -> M {
-    let mut replace = Replace { parameters, used: 0, backend: PhantomData };
-    let net = net.map(&mut replace);
-    assert_eq!(replace.used, replace.parameters.dims()[0], "a vector of another network");
-    net
+pub fn set_parameters<B: DenoiserBackend, M: Module<B>>(net: M, parameters: Tensor<B, 1>) -> M {
+    let mut lens = Lens(Vec::new());
+    net.visit(&mut lens);
+    assert_eq!(lens.0.iter().sum::<usize>(), parameters.dims()[0], "a vector of another network");
+    net.map(&mut Replace { parts: B::split(parameters, &lens.0).into_iter() })
+}
+
+/// How many values each parameter has.
+struct Lens(Vec<usize>);
+
+impl<B: Backend> ModuleVisitor<B> for Lens {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0.push(param.val().shape().num_elements());
+    }
 }
 
 struct Collect<B: Backend> {
@@ -57,17 +70,12 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for CollectGradients<'_, B> {
 }
 
 struct Replace<B: Backend> {
-    parameters: Tensor<B, 1>,
-    used: usize,
-    backend: PhantomData<B>,
+    parts: std::vec::IntoIter<Tensor<B, 1>>,
 }
 
 impl<B: Backend> ModuleMapper<B> for Replace<B> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let shape = param.val().shape();
-        let len = shape.num_elements();
-        let part = self.parameters.clone().narrow(0, self.used, len).reshape(shape);
-        self.used += len;
+        let part = self.parts.next().expect("a part for each parameter").reshape(param.val().shape());
         Param::initialized(param.id, part.detach().require_grad())
     }
 }

@@ -179,7 +179,7 @@ impl<B: DenoiserBackend> UNet<B> {
         let mut through = |blocks: &[Block<B>], mut skip: Option<Tensor<B, 4>>, h| {
             blocks.iter().fold(h, |h, block| block.forward(h, skip.take(), embedding.clone(), &mut dropout))
         };
-        let mut h = self.conv_in.forward(condition.input(x, self.conv_in.weight.dims()[1]));
+        let mut h = self.conv_in.forward(B::into_activations(condition.input(x, self.conv_in.weight.dims()[1])));
         let mut skips = Vec::new();
         for level in &self.down {
             h = through(&level.blocks, None, h);
@@ -191,6 +191,6 @@ impl<B: DenoiserBackend> UNet<B> {
             h = level.up.double(h);
             h = through(&level.blocks, Some(skip), h);
         }
-        self.conv_out.forward(self.norm_out.silu(h))
+        B::from_activations(self.conv_out.forward(self.norm_out.silu(h, None, None)))
     }
 }

@@ -144,7 +144,7 @@ impl Fit<'_> {
     ///
     /// # Errors
     /// [`Interrupted`]; [`Diverged`]; a checkpoint that cannot be read, written or used.
-    pub fn run<B: AutodiffBackend, M: Module<B>>(
+    pub fn run<B: AutodiffBackend + DenoiserBackend, M: Module<B>>(
         &self,
         mut net: M,
         task: &impl Task<B, M>,
@@ -221,12 +221,15 @@ impl Fit<'_> {
     }
 
     /// The mean loss of a step's parts and its gradient, `[parameters]`.
-    fn gradient<B: AutodiffBackend, M: Module<B>>(
+    fn gradient<B: AutodiffBackend + DenoiserBackend, M: Module<B>>(
         &self,
         net: &M,
         task: &impl Task<B, M>,
         step: u64,
-    ) -> (f32, Tensor<B::InnerBackend, 1>) {
+    ) -> (f32, Tensor<B::InnerBackend, 1>)
+    where
+        B::InnerBackend: DenoiserBackend,
+    {
         let of = self.optimizer.accumulate;
         let part = |index| {
             let loss = task.loss(net, step, Part { index, of });

@@ -126,7 +126,7 @@ impl<B: DenoiserBackend> Classify<B> for NoisyClassifier<B> {
     }
 }
 
-impl<B: Backend> NoisyClassifier<B> {
+impl<B: DenoiserBackend> NoisyClassifier<B> {
     /// Reads a file.
     ///
     /// # Errors
