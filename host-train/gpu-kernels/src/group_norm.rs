@@ -274,6 +274,8 @@ fn folded<N: Size>(
     (scaled_gain, scaled_offset)
 }
 
+// cubecl has no `is_multiple_of`.
+#[allow(clippy::manual_is_multiple_of)]
 #[cube(launch_unchecked)]
 fn normalize<E: Float, N: Size>(
     x: &Array<Vector<E, N>>,

@@ -69,6 +69,8 @@ pub fn split<R: Runtime>(client: &ComputeClient<R>, vector: &Handle, lens: &[usi
     table.chunks(3).map(part).collect()
 }
 
+// The loop is unrolled while the kernel is made; cubecl has no other over two lists.
+#[allow(clippy::needless_range_loop)]
 #[cube(launch_unchecked)]
 fn join_kernel(parts: &Sequence<Array<f32>>, out: &mut Array<f32>, #[comptime] starts: Vec<usize>) {
     #[unroll]

@@ -43,14 +43,18 @@ fn wave<B: Backend, const D: usize>(shape: [usize; D], pitch: f32, size: f32) ->
 }
 
 /// The network with parameters of ordinary size, none of them zero.
-fn filled<B: Backend>(config: &DenoiserConfig) -> Denoiser<B> {
+fn filled<B: DenoiserBackend>(config: &DenoiserConfig) -> Denoiser<B> {
     let net = config.init::<B>(7, &Default::default()).unwrap();
     let len = parameters(&net).dims()[0];
     set_parameters(net, wave([len], 0.37, 0.3))
 }
 
 /// The gradient of all parameters for some fixed weights, samples and conditions, extra channels and dropout included.
-fn gradient<B: DenoiserBackend + AutodiffBackend>(config: &DenoiserConfig) -> Vec<f32> {
+fn gradient<B>(config: &DenoiserConfig) -> Vec<f32>
+where
+    B: DenoiserBackend + AutodiffBackend,
+    B::InnerBackend: DenoiserBackend,
+{
     let device = Default::default();
     let net = filled::<B>(config);
     let SampleShape { height, width, channels } = config.shape;
