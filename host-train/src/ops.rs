@@ -20,10 +20,15 @@ use mote_core::noise::{Philox, normal_q12};
 use mote_core::quant::STATE_ONE;
 use rand::Rng;
 
+use crate::peer::{Left, Peer};
+
 pub use mote_train_kernels::GROUP_NORM_EPSILON;
 
 /// A backend that can run and train the denoiser. The provided operations are burn's.
 pub trait DenoiserBackend: Backend {
+    /// Whether operations are queued, so that reading a number waits for all that were asked for before it.
+    const QUEUES: bool = false;
+
     /// Convolution with padding `rows / 2` and `columns / 2`.
     ///
     /// # Shapes
@@ -87,6 +92,19 @@ pub trait DenoiserBackend: Backend {
         let average = |(average, &keep): (Tensor<Self, 1>, &f64)| average * keep + parameters.clone() * (1.0 - keep);
         let averages = averages.into_iter().zip(&step.keep).map(average).collect();
         (AdamWState { parameters, first, second, averages }, norm)
+    }
+
+    /// The sum of the vectors that all workers give, on each worker's device; waits for those that are late. Every worker
+    /// gets the same bits, and gets them again in another run: the order of the sum is that of the ranks, or fixed otherwise.
+    ///
+    /// # Errors
+    /// If another worker has stopped.
+    ///
+    /// # Shapes
+    /// - vector and result: `[n]`, the same for all
+    fn all_reduce(vector: Tensor<Self, 1>, peer: &Peer<Self>) -> Result<Tensor<Self, 1>, Left> {
+        let vectors = peer.gather(vector)?.into_iter().map(|vector| vector.to_device(peer.device()));
+        Ok(vectors.reduce(|sum, vector| sum + vector).expect("this worker's is one of them"))
     }
 
     /// Standard normal numbers, the same bits on every backend: element i is [`normal_q12`] of word `begin + i` of the
@@ -198,7 +216,7 @@ pub struct AdamWState<B: Backend> {
     pub first: Tensor<B, 1>,
     /// Second moment.
     pub second: Tensor<B, 1>,
-    /// Averages of the weights, at least one.
+    /// Averages of the weights.
     pub averages: Vec<Tensor<B, 1>>,
 }
 

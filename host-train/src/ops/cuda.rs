@@ -27,6 +27,8 @@ use mote_train_gpu_kernels::{noise, optimizer, vectors};
 pub use mote_train_gpu_kernels::Precision;
 
 use super::{ADAMW_EPSILON, AdamWState, AdamWStep, DenoiserBackend};
+#[cfg(feature = "nccl")]
+use crate::peer::{Left, Peer};
 
 type Primitive = CubeTensor<CudaRuntime>;
 type Differentiable = Autodiff<Cuda>;
@@ -403,6 +405,24 @@ fn taken<const D: usize>(tensor: Tensor<Cuda, D>) -> Primitive {
 }
 
 impl DenoiserBackend for Cuda {
+    const QUEUES: bool = true;
+
+    /// By NCCL, whose order of adding is fixed for a machine and a number of devices.
+    #[cfg(feature = "nccl")]
+    fn all_reduce(vector: Tensor<Self, 1>, peer: &Peer<Self>) -> Result<Tensor<Self, 1>, Left> {
+        use burn::tensor::backend::Device;
+        use burn_backend::distributed::{DistributedBackend, ReduceOperation};
+
+        if peer.devices().len() == 1 {
+            return Ok(vector);
+        }
+        // NCCL itself would wait forever for a worker that has stopped.
+        peer.meet()?;
+        let devices = peer.devices().iter().map(Device::to_id).collect();
+        let sum = <Self as DistributedBackend>::all_reduce(taken(vector), ReduceOperation::Sum, devices).resolve();
+        Ok(wrap(sum))
+    }
+
     fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: [usize; 2]) -> Tensor<Self, 4> {
         wrap(Operands::conv(taken(x), taken(weight), taken(bias), None, stride).forward())
     }
@@ -468,8 +488,10 @@ impl DenoiserBackend for Cuda {
         step: &AdamWStep,
     ) -> (AdamWState<Self>, Tensor<Self, 1>) {
         let AdamWState { parameters, first, second, mut averages } = state;
-        let others = averages.split_off(1);
-        let average = averages.swap_remove(0);
+        // Only one of several workers averages.
+        let none = averages.is_empty();
+        let others = averages.split_off(averages.len().min(1));
+        let average = averages.pop().unwrap_or_else(|| parameters.clone());
         let [gradient, parameters, first, second, average] =
             [gradient, parameters, first, second, average].map(|vector| into_contiguous(taken(vector)));
         let [len] = dims(&gradient);
@@ -480,15 +502,15 @@ impl DenoiserBackend for Cuda {
             weight_decay: step.weight_decay as f32,
             clip: step.clip as f32,
             epsilon: ADAMW_EPSILON as f32,
-            keep: step.keep[0] as f32,
+            keep: step.keep.first().map_or(0.0, |&keep| keep as f32),
         };
         let operands = [&gradient, &parameters, &first, &second, &average].map(|vector| &vector.handle);
         let (moved, norm) = optimizer::adamw(&gradient.client, len, operands, &numbers);
         let [parameters, first, second, average] =
             moved.map(|handle| wrap::<Self, 1>(floats(&gradient, handle, [len])));
-        let others = others.into_iter().zip(&step.keep[1..]);
+        let others = others.into_iter().zip(step.keep.iter().skip(1));
         let others = others.map(|(other, &keep)| other * keep + parameters.clone() * (1.0 - keep));
-        let averages = [average].into_iter().chain(others).collect();
+        let averages = (!none).then_some(average).into_iter().chain(others).collect();
         (AdamWState { parameters, first, second, averages }, wrap(floats(&gradient, norm, [1])))
     }
 
