@@ -1,6 +1,8 @@
 //! The GPU's kernels against burn's own operations on NdArray. Needs a GPU: `cargo test -p mote-train --features cuda --test cuda`.
 #![cfg(feature = "cuda")]
 
+use std::sync::Mutex;
+
 use burn::backend::{Autodiff, NdArray};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{Tensor, TensorData};
@@ -147,9 +149,12 @@ impl Operation for Upsample {
     }
 }
 
-/// One test: the precision is the process's.
+/// Held while the precision, which is the process's, is not the usual one.
+static PRECISION: Mutex<()> = Mutex::new(());
+
 #[test]
-fn kernels_equal_burns() {
+fn convolutions_equal_burns() {
+    let _held = PRECISION.lock();
     let (square, row, point) = ([3, 3], [1, 3], [1, 1]);
     for (batch, input, output, height, width, [rows, columns], stride) in [
         (3, 16, 32, 14, 14, square, [1, 1]),
@@ -175,10 +180,22 @@ fn kernels_equal_burns() {
             compare("convolution and residual", &Conv { residual: true, ..conv }, &pictures, &parameters);
         }
     }
+    set_precision(Precision::Half);
+}
+
+#[test]
+fn linear_layers_equal_burns() {
+    let _held = PRECISION.lock();
     for (batch, input, output) in [(7, 64, 128), (200, 32, 48), (3, 5, 2)] {
         let parameters = [input * output, output];
         compare("linear layer", &Linear { weight: [input, output] }, &[[batch, input, 1, 1]], &parameters);
     }
+    set_precision(Precision::Half);
+}
+
+#[test]
+fn normalizations_equal_burns() {
+    let _held = PRECISION.lock();
     for (batch, channels, height, width, groups) in [
         (3, 16, 14, 14, 4),
         (2, 16, 40, 64, 4),
@@ -197,6 +214,12 @@ fn kernels_equal_burns() {
         let joined = Norm { groups: 2 * groups, scaled: None, silu: true };
         compare("joined normalization, SiLU", &joined, &[picture, picture], &[2 * channels; 2]);
     }
+    set_precision(Precision::Half);
+}
+
+#[test]
+fn other_operations_equal_burns() {
+    let _held = PRECISION.lock();
     // Seven operations, one after the other.
     compare_within(1.5e-2, "shared picture", &Shared, &[[3, 32, 14, 14]], &[32 * 32 * 9, 32, 32, 32]);
     for (height, down) in [(7, 2), (1, 1), (3, 1)] {
