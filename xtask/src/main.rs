@@ -14,6 +14,8 @@ mod images;
 mod model_file;
 mod places;
 mod process;
+mod series;
+mod task;
 mod toolchain;
 mod verb;
 
