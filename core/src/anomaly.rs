@@ -34,6 +34,7 @@
 //! ```
 
 use crate::quant::{STATE_BITS, square_root};
+use crate::request::Values;
 
 /// The row that level `level` of `levels` begins with: levels are spread evenly over the rows, `(2 level + 1) rows / (2 levels)`
 /// rounded down.
@@ -42,7 +43,18 @@ pub fn first_row(level: u16, levels: u16, rows: u16) -> u16 {
     (doubled / (2 * levels as u64).max(1)).min(rows.saturating_sub(1) as u64) as u16
 }
 
-/// Scores of normal data at one level, as Q24 like [`Generator::score`](crate::Generator::score)'s.
+/// How far a sample, Q12, is from these values: the mean squared difference, Q24, rounded, ties up. Values that are missing count
+/// as 0.
+pub fn score(sample: &[i16], values: Values<'_>) -> u64 {
+    let sum = sample.iter().enumerate().fold(0, |sum: u64, (index, &x)| {
+        let difference = (x as i32).abs_diff(values.get(index) as i32) as u64;
+        sum + difference * difference
+    });
+    let count = (sample.len() as u64).clamp(1, 1 << 32);
+    (sum + count / 2) / count
+}
+
+/// Scores of normal data at one level, Q24 like [`score`]'s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Normal {

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failure, 2 wrong usage (clap's own, or an error that is [`Usage`]).
 
+mod bench;
 mod classifier;
 mod data;
 mod devices;
@@ -60,6 +61,8 @@ enum Command {
     /// Data of a single class have nothing to classify: their judge learns to tell variants of a sample apart. Vectors of a
     /// single class need none.
     Judge(judge::Args),
+    /// Time training steps, beside PyTorch's
+    Bench(bench::Args),
     /// Compare real, float, int8 and chip samples of a run: report.json, sheet.png and a table
     Report(report::Args),
 }
@@ -79,6 +82,7 @@ impl Cli {
             Command::Classifier(args) => classifier::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Judge(args) => judge::run(args),
+            Command::Bench(args) => bench::run(args),
             Command::Report(args) => report::run(args),
         }
     }

@@ -5,6 +5,7 @@ use crate::board::Board;
 use crate::elf::Firmware;
 use crate::emulator::Emulator;
 use crate::images::Samples;
+use crate::task::Task;
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,7 +20,7 @@ use std::{fs, ops::Range};
 const LIMIT_PER_SAMPLE: Duration = Duration::from_secs(60);
 
 /// Which samples to draw.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
     /// Key of the noise.
     pub(crate) seed: u64,
@@ -27,13 +28,15 @@ pub(crate) struct Wanted {
     pub(crate) samples: Range<u64>,
     /// The class of all, or sample `i` has class `i % classes`.
     pub(crate) class: Option<u16>,
+    /// What they are made of.
+    pub(crate) task: Task,
 }
 
 impl Wanted {
     /// The request for one of the samples.
-    fn request(&self, model: &Model<'_>, sample: u64) -> Request {
+    pub(crate) fn request(&self, model: &Model<'_>, sample: u64) -> Request<'_> {
         let class = self.class.unwrap_or((sample % u64::from(model.classes())) as u16);
-        Request { class, seed: self.seed, sample, ..Request::default() }
+        self.task.request(class, self.seed, sample)
     }
 
     /// # Errors
@@ -75,6 +78,19 @@ pub(crate) fn on_host(model: &Model<'_>, wanted: &Wanted) -> Result<Samples> {
         pixels.extend(generator.pixels());
     }
     Ok(samples(model, pixels))
+}
+
+/// Draws on the host: the states, Q12.
+pub(crate) fn states_on_host(model: &Model<'_>, requests: &[Request<'_>]) -> Result<Vec<Vec<i16>>> {
+    let mut arena = vec![0; model.arena_len() + 3];
+    let mut generator = Generator::new(model, aligned(&mut arena))?;
+    let mut states = Vec::new();
+    for request in requests {
+        generator.start(*request)?;
+        generator.finish();
+        states.push(generator.state().to_vec());
+    }
+    Ok(states)
 }
 
 /// Draws on an emulated chip, on as many chips as this machine has cores.
@@ -188,7 +204,7 @@ mod tests {
 
     #[test]
     fn parts_cover_all_samples_in_order() {
-        let wanted = Wanted { seed: 1, samples: 5..18, class: None };
+        let wanted = Wanted { seed: 1, samples: 5..18, ..Wanted::default() };
         let parts = split(&wanted);
         let all: Vec<u64> = parts.into_iter().flat_map(|part| part.samples).collect();
         assert_eq!(all, (5..18).collect::<Vec<u64>>());

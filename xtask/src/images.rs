@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::fs;
-use std::io::Write;
+use std::io::{BufReader, Write};
 use std::path::Path;
 
 /// Samples of one shape, one after the other, height x width x channels.
@@ -77,6 +77,38 @@ impl Samples {
     }
 }
 
+/// The pixels of a PNG of this height and width, in so many channels: gray is the luma of BT.601, alpha is left out.
+pub(crate) fn read_png(path: &Path, [height, width]: [usize; 2], channels: usize) -> Result<Vec<u8>> {
+    let cannot = || format!("cannot read {} as a PNG", path.display());
+    let file = fs::File::open(path).with_context(cannot)?;
+    let mut decoder = png::Decoder::new(BufReader::new(file));
+    decoder.set_transformations(png::Transformations::normalize_to_color8());
+    let mut reader = decoder.read_info().with_context(cannot)?;
+    let mut pixels = vec![0; reader.output_buffer_size().context("the picture is too large")?];
+    let info = reader.next_frame(&mut pixels).with_context(cannot)?;
+    let (found_height, found_width) = (info.height as usize, info.width as usize);
+    if (found_height, found_width) != (height, width) {
+        bail!("{} is {found_width}x{found_height} pixels, but the model draws {width}x{height}", path.display());
+    }
+    let found = info.color_type.samples();
+    let gray = |[red, green, blue]: [u8; 3]| {
+        ((u16::from(red) * 77 + u16::from(green) * 150 + u16::from(blue) * 29 + 128) / 256) as u8
+    };
+    let pixel = |pixel: &[u8]| {
+        let color = if found < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] };
+        match channels {
+            1 => vec![gray(color)],
+            3 => color.to_vec(),
+            4 => [color[0], color[1], color[2], 255].to_vec(),
+            _ => Vec::new(),
+        }
+    };
+    if !matches!(channels, 1 | 3 | 4) {
+        bail!("the model draws {channels} channels, which no PNG has");
+    }
+    Ok(pixels[..info.buffer_size()].chunks_exact(found).flat_map(pixel).collect())
+}
+
 /// Writes a file so that it is either whole or not there.
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -120,6 +152,22 @@ mod tests {
         assert_eq!((10 + header_len) % 64, 0);
         assert!(String::from_utf8_lossy(&file[10..10 + header_len]).contains("'shape': (3, 2, 2, 1)"));
         assert_eq!(file[10 + header_len..], three_samples().pixels);
+    }
+
+    #[test]
+    fn a_png_is_read_as_it_was_written_and_in_other_channels() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        let sample = Samples { height: 1, width: 2, channels: 3, pixels: vec![255, 0, 0, 10, 20, 30] };
+        sample.write_png(&path).unwrap();
+        assert_eq!(read_png(&path, [1, 2], 3).unwrap(), sample.pixels);
+        assert_eq!(read_png(&path, [1, 2], 1).unwrap(), [77, 18]);
+        let gray = Samples { channels: 1, pixels: vec![3, 250], ..sample };
+        gray.write_png(&path).unwrap();
+        assert_eq!(read_png(&path, [1, 2], 1).unwrap(), gray.pixels);
+        assert_eq!(read_png(&path, [1, 2], 3).unwrap(), [3, 3, 3, 250, 250, 250]);
+        assert!(read_png(&path, [2, 2], 1).unwrap_err().to_string().contains("is 2x1"));
+        assert!(read_png(&path, [1, 2], 2).unwrap_err().to_string().contains("2 channels"));
     }
 
     #[test]

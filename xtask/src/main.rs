@@ -14,6 +14,8 @@ mod images;
 mod model_file;
 mod places;
 mod process;
+mod series;
+mod task;
 mod toolchain;
 mod verb;
 
@@ -72,7 +74,7 @@ enum Verb {
     Keygen(verb::sign::KeygenArguments),
     /// Sign a model: FILE.sig beside it, which `flash` and updates pass on to the board
     Sign(verb::sign::SignArguments),
-    /// Count what the kernels cost on an emulated chip, beside what others measured
+    /// Measure speed beside others: kernels on an emulated chip, training on this machine
     Bench(verb::bench::Arguments),
     /// What continuous integration runs: `test`, without progress bars
     Ci(verb::test::Arguments),

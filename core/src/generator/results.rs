@@ -1,8 +1,8 @@
 //! The finished sample, in the forms that displays and programs want.
 
 use super::Generator;
-use crate::pixels;
 use crate::request::Values;
+use crate::{anomaly, pixels};
 
 impl Generator<'_, '_> {
     /// The state as pixels, height x width x channels: -1 is 0 and +1 is 255.
@@ -35,15 +35,8 @@ impl Generator<'_, '_> {
         Some(self.state().iter().zip(units).map(|(&x, unit)| pixels::to_natural(x, unit)))
     }
 
-    /// How far the sample is from these values: the mean squared difference, Q24, rounded, ties up. 1.0, or 2^24, is half of the
-    /// range of -1 to +1, squared. Values that are missing count as 0.
+    /// How far the sample is from these values: [`anomaly::score`].
     pub fn score(&self, values: Values<'_>) -> u64 {
-        let state = self.state();
-        let sum = state.iter().enumerate().fold(0, |sum: u64, (index, &x)| {
-            let difference = (x as i32).abs_diff(values.get(index) as i32) as u64;
-            sum + difference * difference
-        });
-        let count = (state.len() as u64).clamp(1, 1 << 32);
-        (sum + count / 2) / count
+        anomaly::score(self.state(), values)
     }
 }

@@ -1,5 +1,5 @@
 //! `.npy` files of samples: version 1.0, C order, shape `[n, height, width, channels]`; images as u8 pixels, everything
-//! else as f32, the values a network draws (about [-1, 1]; a data set's channel scale gives natural ones).
+//! else as f32, the values a network draws (about [-1, 1]; a data set's channel scale gives natural ones). And of labels.
 //!
 //! Source: NumPy Enhancement Proposal 1, "A Simple File Format for NumPy Arrays".
 
@@ -137,15 +137,25 @@ impl Samples {
             Values::Bytes(bytes) => ("|u1", bytes.clone()),
             Values::Floats(floats) => ("<f4", floats.iter().flat_map(|value| value.to_le_bytes()).collect()),
         };
-        let mut header =
-            format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({n}, {height}, {width}, {channels}), }}");
-        // Magic, version and length are 10 bytes; the whole header is a multiple of 64 and ends in a newline.
-        let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
-        header.extend(std::iter::repeat_n(' ', padded - 1 - header.len()));
-        header.push('\n');
-        let length = (header.len() as u16).to_le_bytes();
-        [MAGIC, &[1, 0], &length, header.as_bytes(), &content].concat()
+        file(kind, &format!("({n}, {height}, {width}, {channels})"), &content)
     }
+}
+
+/// Writes one class a sample, u16 `[n]`; the file is whole or absent.
+pub fn write_labels(path: &Path, labels: &[u16]) -> anyhow::Result<()> {
+    let content: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+    mote_train_support::files::write_atomically(path, &file("<u2", &format!("({},)", labels.len()), &content))
+}
+
+/// A file of values of a NumPy type, `content`, of a shape as Python writes it.
+fn file(kind: &str, shape: &str, content: &[u8]) -> Vec<u8> {
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
+    // Magic, version and length are 10 bytes; the whole header is a multiple of 64 and ends in a newline.
+    let padded = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    header.extend(std::iter::repeat_n(' ', padded - 1 - header.len()));
+    header.push('\n');
+    let length = (header.len() as u16).to_le_bytes();
+    [MAGIC, &[1, 0], &length, header.as_bytes(), content].concat()
 }
 
 #[cfg(test)]

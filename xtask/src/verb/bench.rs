@@ -1,4 +1,5 @@
 //! `bench kernels`: what each kernel costs, beside what others measured. `core/docs/kernels.md` says how it is counted.
+//! `bench train` is mote-train's.
 
 mod host;
 mod peer;
@@ -9,6 +10,7 @@ use crate::cycles::Model;
 use crate::elf::Firmware;
 use crate::emulator::{Block, Emulator};
 use crate::firmware;
+use crate::verb::training;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use peer::Peer;
@@ -34,6 +36,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Cost of each kernel on the shapes that CMSIS-NN was measured on
     Kernels(Kernels),
+    /// Time training steps, with --peer beside PyTorch's (passed on to mote-train)
+    Train(training::Arguments),
 }
 
 #[derive(Args)]
@@ -93,7 +97,10 @@ struct Row {
 
 /// Runs the bench.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let What::Kernels(kernels) = &arguments.what;
+    let kernels = match &arguments.what {
+        What::Kernels(kernels) => kernels,
+        What::Train(arguments) => return training::run("bench", arguments),
+    };
     let report = match EMULATED.iter().find(|board| board.name == kernels.on) {
         Some(board) => measure(board)?,
         None => host::measure()?,

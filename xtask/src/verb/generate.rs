@@ -1,13 +1,20 @@
-//! `generate`: pictures from a `.mote` file.
+//! `generate`: pictures and signals from a `.mote` file.
+
+mod signal;
 
 use crate::board::{Board, EMULATED};
 use crate::drawing::{self, Wanted};
 use crate::images::{Samples, write_whole};
+use crate::series::Series;
+use crate::task::Uses;
 use crate::{UsageError, model_file};
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
+use mote_core::{Model, Request};
 use serde_json::json;
 use std::path::{Path, PathBuf};
+
+use signal::{Common, Signals};
 
 /// Columns of the grid when all samples have one class.
 const COLUMNS_OF_ONE_CLASS: usize = 8;
@@ -30,10 +37,14 @@ pub(crate) struct Arguments {
     /// How many samples; more than one become a grid, classes in columns
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     count: Option<u64>,
+    #[command(flatten)]
+    uses: Uses,
+    #[command(flatten)]
+    signals: Signals,
     /// Where to draw: `host`, or an emulated board
     #[arg(long, default_value = "host", value_parser = place, value_name = "host|qemu-m4|...")]
     on: Place,
-    /// The PNG to write
+    /// The .png to write; of signals and table rows the .csv, in natural units
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Also write the samples as a NumPy array u8 [count, height, width, channels]
@@ -69,7 +80,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let count = arguments.count.unwrap_or(1);
     let end =
         arguments.sample.checked_add(count).ok_or_else(|| anyhow!("--sample is too large: use a smaller number"))?;
-    let wanted = Wanted { seed: arguments.seed, samples: arguments.sample..end, class: arguments.class };
+    let task = arguments.uses.task(&model, arguments.sample..end)?;
+    // One thing is worked on: all samples are of one class.
+    let class = arguments.class.or(task.begins_elsewhere().then_some(0));
+    let wanted = Wanted { seed: arguments.seed, samples: arguments.sample..end, class, task };
+    wanted.check(&model)?;
+    if text(&model, arguments, &wanted)? {
+        return Ok(());
+    }
     let samples = match arguments.on {
         Place::Host if arguments.stats.is_some() => {
             return Err(UsageError("--stats is about an emulated chip: add --on qemu-m4".into()).into());
@@ -77,11 +95,34 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         Place::Host => drawing::on_host(&model, &wanted)?,
         Place::Board(board) => draw_on_chip(board, arguments, &wanted)?,
     };
-    let columns = if arguments.class.is_some() { COLUMNS_OF_ONE_CLASS } else { usize::from(model.classes()) };
+    let columns = if wanted.class.is_some() { COLUMNS_OF_ONE_CLASS } else { usize::from(model.classes()) };
     write(&samples, columns, arguments)
 }
 
+/// Signals and table rows, as natural values. Whether that was asked for.
+fn text(model: &Model<'_>, arguments: &Arguments, wanted: &Wanted) -> Result<bool> {
+    let draw = |requests: &[Request<'_>]| match &arguments.on {
+        Place::Host => drawing::states_on_host(model, requests),
+        Place::Board(_) => bail!("values of signals come from the host: leave --on out"),
+    };
+    let out = arguments.out.as_deref();
+    let common = Common { class: wanted.class.unwrap_or(0), seed: wanted.seed };
+    if arguments.signals.run(model, common, &arguments.uses, out, &draw)? {
+        return Ok(true);
+    }
+    let Some(out) = out.filter(|path| path.extension().is_some_and(|extension| extension == "csv")) else {
+        return Ok(false);
+    };
+    let requests: Vec<Request<'_>> = wanted.samples.clone().map(|sample| wanted.request(model, sample)).collect();
+    write_whole(out, Series::of(&draw(&requests)?, model).to_csv().as_bytes())?;
+    announce(out);
+    Ok(true)
+}
+
 fn draw_on_chip(board: &'static Board, arguments: &Arguments, wanted: &Wanted) -> Result<Samples> {
+    if wanted.task.begins_elsewhere() {
+        bail!("the emulated chip counts whole samples only: leave --on out");
+    }
     let drawn = drawing::on_chip(board, &arguments.model, wanted)?;
     let model = model_file::read(&arguments.model)?;
     let (arena, capacity) = (model.arena_len() as u64, drawn.firmware.arena_capacity()?);

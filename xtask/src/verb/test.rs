@@ -75,6 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     tally.program("doc", doc);
     for target in CORE_TARGETS {
         tally.check(&format!("core for {target}"), || build_core(target));
+        tally.check(&format!("library use for {target}"), || check_library_use(target));
     }
     for board in &EMULATED {
         tally.check(&format!("firmware for {}", board.name), || build_firmware(board));
@@ -88,6 +89,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for features in ["+neon", "+dotprod"] {
         tally.check(&format!("kernels on AArch64 {features}"), || kernels_on_aarch64(features));
     }
+    tally.program(
+        "core's images",
+        cargo(&["test", "--locked", "-p", "mote-core", "--features", "embedded-graphics", "--lib", "picture"]),
+    );
     tally.program("cargo test", cargo(&["test", "--locked", "--workspace", "--no-fail-fast"]));
     tally.finish(started)
 }
@@ -156,6 +161,15 @@ fn build_core(target: &str) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// Every form of the call, in a firmware of one's own.
+fn check_library_use(target: &str) -> Result<Verdict> {
+    let mut command = embedded_cargo(target)?;
+    command.current_dir(root().join("firmware"));
+    command.args(["check", "--quiet", "--locked", "-p", "library-use", "--target", target]);
+    run_program(command.arg("--target-dir").arg(firmware_target_dir()))?;
+    Ok(Verdict::Passed)
+}
+
 /// Core's tests of kernels in QEMU's user mode. The target brings its own C library and needs no linker but Rust's.
 fn kernels_on_aarch64(features: &str) -> Result<Verdict> {
     if emulator::version(USER_EMULATOR).is_none() {
@@ -193,7 +207,7 @@ fn same_pictures(board: &'static Board) -> Result<Verdict> {
     };
     let model = model_file::read(&path)?;
     for seed in 0..seeds {
-        let wanted = Wanted { seed, samples: 0..u64::from(model.classes()), class: None };
+        let wanted = Wanted { seed, samples: 0..u64::from(model.classes()), ..Wanted::default() };
         let chip = drawing::on_chip(board, &path, &wanted)?;
         if chip.samples != drawing::on_host(&model, &wanted)? {
             bail!("seed {seed} of {}: the chip's pixels differ from the host's", model.name());
@@ -210,7 +224,7 @@ fn size(board: &'static Board) -> Result<Verdict> {
     }
     let folder = tempfile::tempdir()?;
     let path = small_model(folder.path())?;
-    let drawn = drawing::on_chip(board, &path, &Wanted { seed: 1, samples: 0..1, class: None })?;
+    let drawn = drawing::on_chip(board, &path, &Wanted { seed: 1, samples: 0..1, ..Wanted::default() })?;
     let stack = drawn.log.iter().find_map(|line| line.strip_prefix("info: stack "));
     let stack: u64 = stack.context("the chip did not log its stack")?.parse()?;
     let (flash, ram) = (drawn.firmware.flash, drawn.firmware.ram - drawn.firmware.arena_capacity()?);

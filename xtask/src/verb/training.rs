@@ -30,7 +30,7 @@ pub(crate) fn run(verb: &str, arguments: &Arguments) -> Result<()> {
     let mut command = mote_train();
     command.arg(verb).args(&arguments.arguments);
     let named = |name: &str| arguments.arguments.iter().any(|word| word.to_string_lossy().starts_with(name));
-    if !["eval", "judge"].contains(&verb) && !named("--run") && !named("--help") && !named("-h") {
+    if !["bench", "eval", "judge"].contains(&verb) && !named("--run") && !named("--help") && !named("-h") {
         command.args(["--run", DEFAULT_RUN]);
     }
     pass_on(&mut command)

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
-use mote_dataset::{DataOptions, Dataset, DatasetError, Split, Values, fetch};
+use mote_dataset::{DataOptions, Dataset, DatasetError, Provenance, Split, Values, fetch};
+use mote_measure::npy::{Samples, write_labels};
 use mote_measure::sheet::{Legend, Section, rows_of_classes, sheet};
-use mote_train_support::files::write_atomically;
+use mote_train_support::files::{make_folder, write_atomically};
 
 /// Fetch data sets, list them, and look at any data before training on it.
 #[derive(Parser)]
@@ -31,6 +32,12 @@ enum Verb {
     ///
     /// Loads the data as a run would, so whatever a run would refuse is refused here.
     Show(Box<ShowArguments>),
+    /// Write data as NumPy files, for other programs to train on
+    ///
+    /// `train/` and `held-out/` in the folder get samples.npy, [n, height, width, channels], u8 pixels of images and else f32
+    /// of the values that a network sees, about -1 to 1; labels.npy, u16; and classes.txt, a name a line. Both folders can be
+    /// given as data again.
+    Export(Box<ExportArguments>),
 }
 
 #[derive(clap::Args)]
@@ -68,6 +75,18 @@ struct ShowArguments {
     picture: PathBuf,
 }
 
+#[derive(clap::Args)]
+struct ExportArguments {
+    /// The same as --data
+    #[arg(value_name = "PATH|NAME", conflicts_with = "data")]
+    what: Option<String>,
+    #[command(flatten)]
+    options: DataOptions,
+    /// The folder; it is made
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
 fn main() -> ExitCode {
     let result = match CommandLine::parse().verb {
         Verb::Fetch(arguments) => run_fetch(&arguments),
@@ -76,6 +95,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Verb::Show(arguments) => run_show(*arguments),
+        Verb::Export(arguments) => run_export(*arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -120,6 +140,24 @@ fn run_show(arguments: ShowArguments) -> anyhow::Result<()> {
     let file = draw(&set, rows)?;
     write_atomically(&picture, &file)?;
     println!("picture   {}", picture.display());
+    Ok(())
+}
+
+fn run_export(arguments: ExportArguments) -> anyhow::Result<()> {
+    let ExportArguments { what, mut options, out } = arguments;
+    options.data = options.data.or(what);
+    let set = options.source()?.unwrap_or_default().load()?;
+    for (name, split) in [("train", set.train()), ("held-out", set.held_out())] {
+        let folder = out.join(name);
+        make_folder(&folder)?;
+        Samples::from_units(split.all_units(), set.shape).write(&folder.join("samples.npy"))?;
+        write_labels(&folder.join("labels.npy"), &split.labels())?;
+        write_atomically(&folder.join("classes.txt"), (set.class_names.join("\n") + "\n").as_bytes())?;
+        if let Some(origin) = &set.provenance {
+            write_atomically(&folder.join(Provenance::FILE), &serde_json::to_vec_pretty(origin)?)?;
+        }
+        println!("{}: {} samples, {}, {} classes", folder.display(), split.len(), set.shape, set.classes());
+    }
     Ok(())
 }
 
@@ -173,6 +211,7 @@ fn draw(set: &Dataset, rows: usize) -> anyhow::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mote_dataset::DataSource;
 
     fn run(arguments: &[&str]) -> Result<Verb, clap::Error> {
         CommandLine::try_parse_from([&["mote-data"], arguments].concat()).map(|line| line.verb)
@@ -206,6 +245,24 @@ mod tests {
         run_show(*arguments).unwrap();
         let drawn = image::open(picture).unwrap();
         assert!(drawn.width() > 300 && drawn.height() > 200, "{}x{}", drawn.width(), drawn.height());
+    }
+
+    #[test]
+    fn exported_data_are_read_again_with_the_same_split_values_and_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let export = |name: &str| {
+            let out = dir.path().join(name);
+            let Ok(Verb::Export(arguments)) = run(&["export", name, "--out", out.to_str().unwrap()]) else { panic!() };
+            run_export(*arguments).unwrap();
+            let load = |side: &str| DataSource::guess(out.join(side).to_str().unwrap()).unwrap().load().unwrap();
+            (load("train"), load("held-out"))
+        };
+        let (set, (train, held_out)) = (mote_dataset::embedded(), export("embedded"));
+        assert_eq!((train.len(), held_out.len(), &train.class_names), (3200, 800, &set.class_names));
+        assert_eq!((train.values, train.labels), (Values::Bytes(set.train().pixels().unwrap()), set.train().labels()));
+        assert_eq!(held_out.values, Values::Bytes(set.held_out().pixels().unwrap()));
+        let (waves, (train, _)) = (mote_dataset::synthetic::waves(), export("waves"));
+        assert_eq!((train.shape, train.values), (waves.shape, Values::Floats(waves.train().all_units())));
     }
 
     #[test]
