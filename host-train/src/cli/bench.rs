@@ -15,13 +15,13 @@ use mote_core::schedule::{noise, signal};
 use serde::{Deserialize, Serialize};
 
 use super::Usage;
-use super::settings::{BackendName, OnBackend, Precision, Run, Settings};
+use super::settings::{BackendName, OnBackend, Precision, Run, Settings, ahead};
 use crate::dataset::{DataOptions, DataSource, DatasetError, SampleShape};
 use crate::denoiser::{Architecture, DenoiserConfig, DenoiserFile};
 use crate::evaluate::npy::{Samples, write_labels};
 use crate::ops::DenoiserBackend;
 use crate::preset::Preset;
-use crate::trainer::{Checkpoints, Fit, Interrupted, Keep, StepRandom, TeacherTask};
+use crate::trainer::{Checkpoints, Fit, Interrupted, Keep, Placement, StepRandom, TeacherTask};
 
 use peers::{PeerArgs, Peers};
 use stopwatch::Stopwatch;
@@ -57,9 +57,9 @@ pub(super) struct Args {
     /// What computes
     #[arg(long, value_enum, default_value_t)]
     backend: BackendName,
-    /// What it computes in
-    #[arg(long, value_enum, default_value_t)]
-    precision: Precision,
+    /// What it keeps between layers [default: f32; bf16 with --backend cuda]
+    #[arg(long, value_enum)]
+    precision: Option<Precision>,
     /// Seconds that are timed, after a warm-up of a fifth of them
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     seconds: f64,
@@ -208,7 +208,12 @@ impl Args {
             (None, Some(_)) => self.data.source()?.expect("it names data"),
             (None, None) => preset.data.with(&self.data.images, &self.data.table)?,
         };
-        Ok(Settings { preset, seed: SEED, backend: self.backend, precision: self.precision })
+        Ok(Settings {
+            preset,
+            seed: SEED,
+            backend: self.backend,
+            precision: self.precision.unwrap_or(self.backend.precision()),
+        })
     }
 
     /// Says what else there is where the recipe's data are not on this machine.
@@ -290,8 +295,10 @@ impl OnBackend for Bench {
         let Settings { preset, seed, backend, .. } = &run.settings;
         let diffusion = preset.diffusion.build()?;
         let network = preset.network(&run.data);
-        let net = network.init::<B>(*seed, &B::Device::default())?;
-        let task = TeacherTask::new(&preset.train, &network, &diffusion, run.data.train(), *seed);
+        let device = B::Device::default();
+        let net = network.init::<B>(*seed, &device)?;
+        let data = run.data.train();
+        let task = TeacherTask::new(&preset.train, &network, &diffusion, data, *seed, Placement::Device, &device);
         let start = DenoiserFile {
             network: network.clone(),
             diffusion: preset.diffusion.clone(),
@@ -307,6 +314,7 @@ impl OnBackend for Bench {
             denoiser: &start,
             checkpoints: &checkpoints,
             explosion: 0.0,
+            ahead: ahead::<B>(),
             interrupted: &AtomicBool::new(false),
         };
         let mut stopwatch = Stopwatch::new(self.begun, self.seconds, preset.train.batch, *backend);

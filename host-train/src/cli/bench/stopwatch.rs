@@ -59,8 +59,8 @@ impl Stopwatch {
         }
     }
 
-    /// A step ended at `now`.
-    fn hear(&mut self, now: Instant) -> Verdict {
+    /// `count` steps more have ended at `now`.
+    fn hear(&mut self, now: Instant, count: u64) -> Verdict {
         let wanted = self.wanted;
         match &mut self.phase {
             Phase::First => {
@@ -68,14 +68,14 @@ impl Stopwatch {
                 self.phase = Phase::WarmUp { since: now, steps: 0 };
             }
             Phase::WarmUp { since, steps } => {
-                *steps += 1;
+                *steps += count;
                 let (took, steps) = (now - *since, *steps);
                 if (steps >= WARM_UP && took >= wanted / 5) || (steps >= 2 && took >= wanted) {
                     self.phase = Phase::Timing { since: now, group: now, steps: 0 };
                 }
             }
             Phase::Timing { since, group, steps } => {
-                *steps += 1;
+                *steps += count;
                 let took = now - *group;
                 if took >= GROUP {
                     self.rates.push(self.batch as f64 * *steps as f64 / took.as_secs_f64());
@@ -95,9 +95,14 @@ impl Observer for Stopwatch {
         Ok(())
     }
 
-    fn step(&mut self, done: &Done, _: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
-        self.loss = done.loss;
-        let verdict = self.hear(Instant::now());
+    /// The first step is heard of by itself.
+    fn is_due(&self, step: u64, _: u64) -> bool {
+        step == 1
+    }
+
+    fn steps(&mut self, done: &[Done], _: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
+        self.loss = done.last().map_or(self.loss, |done| done.loss);
+        let verdict = self.hear(Instant::now(), done.len() as u64);
         if verdict == Verdict::Stop {
             self.memory = machine::memory(self.backend);
         }
@@ -115,11 +120,11 @@ mod tests {
         let begun = Instant::now();
         let mut stopwatch = Stopwatch::new(begun, Duration::from_millis(500), 10, BackendName::default());
         let mut now = begun + Duration::from_secs(1);
-        let (mut steps, mut verdict) = (1, stopwatch.hear(now));
+        let (mut steps, mut verdict) = (1, stopwatch.hear(now, 1));
         while verdict == Verdict::GoOn {
             steps += 1;
             now += Duration::from_millis(if steps == 18 { 220 } else { 20 });
-            verdict = stopwatch.hear(now);
+            verdict = stopwatch.hear(now, 1);
         }
         let speed = stopwatch.speed(7);
         assert_eq!((speed.groups, speed.parameters, speed.seconds_to_first_step), (4, 7, 1.0));
@@ -132,7 +137,7 @@ mod tests {
         let begun = Instant::now();
         let mut stopwatch = Stopwatch::new(begun, Duration::from_millis(500), 1, BackendName::default());
         let stops: Vec<bool> =
-            (1..=6).map(|step| stopwatch.hear(begun + Duration::from_secs(step)) == Verdict::Stop).collect();
+            (1..=6).map(|step| stopwatch.hear(begun + Duration::from_secs(step), 1) == Verdict::Stop).collect();
         assert_eq!(stops, [false, false, false, false, false, true]);
         let speed = stopwatch.speed(1);
         assert_eq!((speed.images_per_second, speed.groups), (1.0, 3));
