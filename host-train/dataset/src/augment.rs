@@ -30,7 +30,7 @@ pub enum Augment {
     Jitter(f32),
 }
 
-/// The variations of a data set, applied in order. In TOML: `"none"`, one, or a list:
+/// The variations of a data set, applied in order, the noise of jitter last. In TOML: `"none"`, one, or a list:
 /// `augment = ["mirror", { shift = 2 }]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Vec<Augment>")]
@@ -101,61 +101,99 @@ impl Augmentation {
 
     /// Varies one sample of `dataset`, the network's values `[height, width, channels]`. `unit` gives numbers uniform in
     /// [0, 1); how many are drawn depends on the variations alone, not on the numbers.
-    pub fn apply(&self, mut values: Vec<f32>, dataset: &Dataset, unit: &mut impl FnMut() -> f64) -> Vec<f32> {
-        let shape = dataset.shape;
-        let (height, width) = (shape.height, shape.width);
+    pub fn apply(&self, values: &[f32], dataset: &Dataset, unit: &mut impl FnMut() -> f64) -> Vec<f32> {
+        self.draw(dataset.shape, unit).of(values, dataset, || normal(unit))
+    }
+
+    /// How a sample of this shape is varied.
+    pub fn draw(&self, shape: SampleShape, unit: &mut impl FnMut() -> f64) -> Variation {
+        let mut variation = Variation::none(shape);
         for augment in &self.0 {
             match *augment {
                 Augment::Mirror => {
                     if unit() < 0.5 {
-                        values = rearrange(&values, shape, |y, x| (y, width - 1 - x));
+                        variation.columns.reverse();
                     }
                 }
                 Augment::Flip => {
                     if unit() < 0.5 {
-                        values = rearrange(&values, shape, |y, x| (height - 1 - y, x));
+                        variation.rows.reverse();
                     }
                 }
                 Augment::QuarterTurns => {
                     for _ in 0..(unit() * 4.0) as usize {
-                        values = rearrange(&values, shape, |y, x| (x, width - 1 - y));
+                        variation.columns.reverse();
+                        std::mem::swap(&mut variation.rows, &mut variation.columns);
                     }
                 }
                 Augment::ColorOrder => {
                     const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
                     let order = ORDERS[(unit() * 6.0) as usize];
-                    for pixel in values.chunks_exact_mut(shape.channels) {
-                        let colors = order.map(|channel| pixel[channel]);
-                        pixel[..3].copy_from_slice(&colors);
-                    }
+                    let colors = order.map(|channel| variation.channels[channel]);
+                    variation.channels[..3].copy_from_slice(&colors);
                 }
                 Augment::Shift(by) => {
-                    let [down, across] = [0; 2].map(|_| (unit() * (2 * by + 1) as f64) as usize);
-                    let from = |at: usize, shift: usize, side: usize| (at + shift).saturating_sub(by).min(side - 1);
-                    values = rearrange(&values, shape, |y, x| (from(y, down, height), from(x, across, width)));
+                    for side in [&mut variation.rows, &mut variation.columns] {
+                        let shift = (unit() * (2 * by + 1) as f64) as usize;
+                        let from = |at: usize| side[(at + shift).saturating_sub(by).min(side.len() - 1)];
+                        *side = (0..side.len()).map(from).collect();
+                    }
                 }
                 Augment::Gain(gain) => {
                     let factor = 1.0 + gain * (2.0 * unit() - 1.0) as f32;
-                    for (at, value) in values.iter_mut().enumerate() {
-                        *value = match dataset.channels_scale.get(at % shape.channels) {
-                            Some(scale) => scale.to_unit(factor * scale.to_natural(*value)),
-                            None => factor * *value,
-                        };
-                    }
+                    variation.gain *= factor;
+                    variation.jitter *= factor;
                 }
-                Augment::Jitter(sigma) => values.iter_mut().for_each(|value| *value += sigma * normal(unit)),
+                // The sum of two normal noises is one.
+                Augment::Jitter(sigma) => variation.jitter = variation.jitter.hypot(sigma),
             }
         }
-        values
+        variation
     }
 }
 
-/// The sample whose pixel (y, x) is `values`' at `from(y, x)`.
-fn rearrange(values: &[f32], shape: SampleShape, from: impl Fn(usize, usize) -> (usize, usize)) -> Vec<f32> {
-    let SampleShape { height, width, channels } = shape;
-    let pixels = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
-    let at = pixels.map(|(y, x)| from(y, x)).map(|(y, x)| (y * width + x) * channels);
-    at.flat_map(|at| &values[at..at + channels]).copied().collect()
+/// How one sample is varied. Its values change places, then `value` becomes
+/// `gain value + (gain - 1) offset / scale + jitter z`: natural values times `gain`, by the channel's scale, and noise.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variation {
+    /// Where values come from, `[height]`: that of row y, column x, channel c is number
+    /// `rows[y] + columns[x] + channels[c]` of the sample `[height, width, channels]`.
+    pub rows: Vec<usize>,
+    /// `[width]`
+    pub columns: Vec<usize>,
+    /// `[channels]`
+    pub channels: Vec<usize>,
+    /// Factor of natural values.
+    pub gain: f32,
+    /// Deviation of the noise, in the network's units; z is standard normal, another for each value.
+    pub jitter: f32,
+}
+
+impl Variation {
+    fn none(shape: SampleShape) -> Self {
+        let SampleShape { height, width, channels } = shape;
+        Self {
+            rows: (0..height).map(|y| y * width * channels).collect(),
+            columns: (0..width).map(|x| x * channels).collect(),
+            channels: (0..channels).collect(),
+            gain: 1.0,
+            jitter: 0.0,
+        }
+    }
+
+    fn of(&self, values: &[f32], dataset: &Dataset, mut normal: impl FnMut() -> f32) -> Vec<f32> {
+        let mut varied = Vec::with_capacity(values.len());
+        for row in &self.rows {
+            for column in &self.columns {
+                for (channel, from) in self.channels.iter().enumerate() {
+                    let moved = dataset.channels_scale.get(channel).map_or(0.0, |of| of.offset / of.scale);
+                    let noise = if self.jitter > 0.0 { self.jitter * normal() } else { 0.0 };
+                    varied.push(self.gain * values[row + column + from] + (self.gain - 1.0) * moved + noise);
+                }
+            }
+        }
+        varied
+    }
 }
 
 /// Standard normal, from two uniform numbers (Box, Muller, 1958).
@@ -185,7 +223,7 @@ mod tests {
 
     /// The variation with all random numbers equal to `u`; only the first value of each pixel.
     fn with(augment: Augment, (set, values): (Dataset, Vec<f32>), u: f64) -> Vec<f32> {
-        let varied = Augmentation(vec![augment]).apply(values, &set, &mut || u);
+        let varied = Augmentation(vec![augment]).apply(&values, &set, &mut || u);
         varied.into_iter().step_by(set.shape.channels).collect()
     }
 
@@ -210,6 +248,24 @@ mod tests {
         assert_eq!(with(Augment::Gain(0.5), signal(), 1.0), [-0.5, 1.0, 2.5, 4.0]);
     }
 
+    /// Turned, then mirrored, is not mirrored, then turned; and a gain is of the noise that was there before it.
+    #[test]
+    fn variations_follow_each_other_in_order() {
+        let both = |augments: [Augment; 2], u: f64| {
+            let (set, values) = square();
+            let varied = Augmentation(augments.to_vec()).apply(&values, &set, &mut || u);
+            varied.into_iter().step_by(3).collect::<Vec<f32>>()
+        };
+        // A quarter turn is 3, 9, 0, 6; a mirrored image is 3, 0, 9, 6.
+        assert_eq!(both([Augment::QuarterTurns, Augment::Mirror], 0.25), [9.0, 3.0, 6.0, 0.0]);
+        assert_eq!(both([Augment::Mirror, Augment::QuarterTurns], 0.25), [0.0, 6.0, 3.0, 9.0]);
+        let shape = SampleShape::signal(4, 1);
+        let drawn = |augments: [Augment; 2]| Augmentation(augments.to_vec()).draw(shape, &mut || 1.0);
+        assert_eq!(drawn([Augment::Jitter(0.3), Augment::Gain(0.5)]).jitter, 1.5 * 0.3);
+        assert_eq!(drawn([Augment::Gain(0.5), Augment::Jitter(0.3)]).jitter, 0.3);
+        assert!((drawn([Augment::Jitter(0.3), Augment::Jitter(0.4)]).jitter - 0.5).abs() < 1e-6);
+    }
+
     #[test]
     fn jitter_has_its_deviation() {
         let shape = SampleShape::vector(2000);
@@ -219,7 +275,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 11) as f64 / (1u64 << 53) as f64
         };
-        let noise = Augmentation(vec![Augment::Jitter(0.1)]).apply(vec![0.0; 2000], &set, &mut unit);
+        let noise = Augmentation(vec![Augment::Jitter(0.1)]).apply(&[0.0; 2000], &set, &mut unit);
         let mean = noise.iter().sum::<f32>() / 2000.0;
         let deviation = (noise.iter().map(|value| value * value).sum::<f32>() / 2000.0).sqrt();
         assert!(mean.abs() < 0.01 && (deviation - 0.1).abs() < 0.006, "{mean} {deviation}");

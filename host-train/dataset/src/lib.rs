@@ -21,7 +21,7 @@ use image::RgbaImage;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
-pub use augment::{Augment, AugmentError, Augmentation};
+pub use augment::{Augment, AugmentError, Augmentation, Variation};
 pub use error::DatasetError;
 pub use images::{Channels, Filter, ImageOptions, Resize, Size};
 pub use packed::parse_packed;

@@ -97,8 +97,8 @@ impl Judge {
                 let mut values = Vec::with_capacity(recipe.batch * shape.sample().len());
                 let mut labels = Vec::with_capacity(recipe.batch);
                 for &index in batch {
-                    let sample = split.units(index).collect();
-                    let sample = recipe.augment.apply(sample, split.dataset, &mut || rng.random());
+                    let sample: Vec<f32> = split.units(index).collect();
+                    let sample = recipe.augment.apply(&sample, split.dataset, &mut || rng.random());
                     if shape.classes > 1 {
                         labels.push(usize::from(split.label(index)));
                         values.extend(sample);
