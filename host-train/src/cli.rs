@@ -4,6 +4,7 @@
 
 mod classifier;
 mod data;
+mod devices;
 mod distill;
 mod ema;
 mod eval;

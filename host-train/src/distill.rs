@@ -213,8 +213,15 @@ impl<B: AutodiffBackend + DenoiserBackend> Task<B, Denoiser<B>> for Stage<'_, B>
 where
     B::InnerBackend: DenoiserBackend,
 {
+    /// The step and the part: the teacher's work is the device's.
+    type Plan = (u64, Part);
+
+    fn planner(&self) -> impl Fn(u64, Part) -> (u64, Part) + Send {
+        |step, part| (step, part)
+    }
+
     /// The squared error of the student's output, weighted as `max(snr, 1)` of x0.
-    fn loss(&self, net: &Denoiser<B>, step: u64, part: Part) -> Tensor<B, 1> {
+    fn loss(&self, net: &Denoiser<B>, (step, part): (u64, Part)) -> Tensor<B, 1> {
         let device = B::Device::default();
         let Examples { z, x0, rows, classes } = self.examples(step);
         let (z, x0, rows, classes) = (part.narrow(z), part.narrow(x0), part.slice(&rows), part.slice(&classes));

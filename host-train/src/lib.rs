@@ -6,6 +6,7 @@ pub mod diffusion;
 pub mod distill;
 pub mod evaluate;
 pub mod ops;
+pub mod peer;
 pub mod preset;
 pub mod run_dir;
 pub mod trainer;

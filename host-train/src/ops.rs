@@ -18,10 +18,15 @@ use mote_core::noise::{Philox, normal_q12};
 use mote_core::quant::STATE_ONE;
 use rand::Rng;
 
+use crate::peer::{Left, Peer};
+
 pub use mote_train_kernels::GROUP_NORM_EPSILON;
 
 /// A backend that can run and train the denoiser. The provided operations are burn's.
 pub trait DenoiserBackend: Backend {
+    /// Whether operations are queued, so that reading a number waits for all that were asked for before it.
+    const QUEUES: bool = false;
+
     /// Convolution with padding `rows / 2` and `columns / 2`.
     ///
     /// # Shapes
@@ -87,6 +92,19 @@ pub trait DenoiserBackend: Backend {
         (AdamWState { parameters, first, second, averages }, norm)
     }
 
+    /// The sum of the vectors that all workers give, on each worker's device; waits for those that are late. Every worker
+    /// gets the same bits, and gets them again in another run: the order of the sum is that of the ranks, or fixed otherwise.
+    ///
+    /// # Errors
+    /// If another worker has stopped.
+    ///
+    /// # Shapes
+    /// - vector and result: `[n]`, the same for all
+    fn all_reduce(vector: Tensor<Self, 1>, peer: &Peer<Self>) -> Result<Tensor<Self, 1>, Left> {
+        let vectors = peer.gather(vector)?.into_iter().map(|vector| vector.to_device(peer.device()));
+        Ok(vectors.reduce(|sum, vector| sum + vector).expect("this worker's is one of them"))
+    }
+
     /// Standard normal numbers, the same bits on every backend: element i is [`normal_q12`] of word `begin + i` of the
     /// generator [`Philox`] under `seed`, over 4096; word w is word `w % 4` of its block `w / 4`.
     ///
@@ -113,7 +131,7 @@ pub struct AdamWState<B: Backend> {
     pub first: Tensor<B, 1>,
     /// Second moment.
     pub second: Tensor<B, 1>,
-    /// Averages of the weights, at least one.
+    /// Averages of the weights.
     pub averages: Vec<Tensor<B, 1>>,
 }
 
@@ -159,7 +177,27 @@ impl DenoiserBackend for burn::backend::NdArray {}
 impl DenoiserBackend for burn::backend::Autodiff<burn::backend::NdArray> {}
 
 #[cfg(feature = "cuda")]
-impl DenoiserBackend for burn_cuda::Cuda {}
+impl DenoiserBackend for burn_cuda::Cuda {
+    const QUEUES: bool = true;
+
+    /// By NCCL, whose order of adding is fixed for a machine and a number of devices.
+    #[cfg(feature = "nccl")]
+    fn all_reduce(vector: Tensor<Self, 1>, peer: &Peer<Self>) -> Result<Tensor<Self, 1>, Left> {
+        use burn::tensor::TensorPrimitive;
+        use burn::tensor::backend::Device;
+        use burn_backend::distributed::{DistributedBackend, ReduceOperation};
+
+        if peer.devices().len() == 1 {
+            return Ok(vector);
+        }
+        // NCCL itself would wait forever for a worker that has stopped.
+        peer.meet()?;
+        let devices = peer.devices().iter().map(Device::to_id).collect();
+        let vector = vector.into_primitive().tensor();
+        let sum = <Self as DistributedBackend>::all_reduce(vector, ReduceOperation::Sum, devices).resolve();
+        Ok(Tensor::from_primitive(TensorPrimitive::Float(sum)))
+    }
+}
 #[cfg(feature = "cuda")]
 impl DenoiserBackend for burn::backend::Autodiff<burn_cuda::Cuda> {}
 

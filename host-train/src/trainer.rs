@@ -1,10 +1,12 @@
 //! Training: the optimizer, averages of the weights, the loop that can be killed, and the teacher's loss.
 
 mod adamw;
+mod batch;
 mod checkpoint;
 mod ema;
 mod fit;
 mod guard;
+mod lead;
 mod learning_rate;
 mod post_hoc;
 mod progressing;
@@ -17,6 +19,7 @@ mod validation;
 mod watch;
 
 pub use adamw::{AdamW, OptimizerConfig};
+pub use batch::Batch;
 pub use checkpoint::{Checkpoints, Keep, Saved, read_denoiser};
 pub use ema::{Ema, Profile, Snapshots};
 pub use fit::{Diverged, Done, Fit, Interrupted, Observer, Part, Task, Verdict, interrupt_flag};
@@ -26,6 +29,6 @@ pub use post_hoc::{Average, Combination, combine};
 pub use progressing::Progressing;
 pub use run_log::RunLog;
 pub(crate) use step_random::StepRandom;
-pub use teacher::{Batch, TeacherConfig, TeacherTask};
+pub use teacher::{Placement, Plan, TeacherConfig, TeacherTask};
 pub use validation::{Validated, Validation};
 pub use watch::{Best, Watch, WatchConfig, Watching};

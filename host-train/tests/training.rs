@@ -145,3 +145,22 @@ fn a_signal_and_a_table_train_to_a_student() {
         assert!(run.join("student.safetensors").exists());
     }
 }
+
+/// Two workers are the bits of one that computes the batch in two parts, and it does not matter where the data are.
+#[test]
+fn several_workers_and_streamed_data_are_the_same_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = |name: &str, args: &[&str]| {
+        let run = folder.path().join(name);
+        succeed(&[&TOY[..], args].concat(), &run);
+        std::fs::read(run.join("teacher.safetensors")).unwrap()
+    };
+    let in_parts = ["--set", "train.optimizer.accumulate=2"];
+    assert!(train("workers", &["--devices", "0,0"]) == train("parts", &in_parts), "two workers differ from two parts");
+    assert!(train("streamed", &["--stream-data"]) == train("plain", &[]), "streamed data differ");
+    let refused =
+        |devices: &str| fail(&[&TOY[..], &["--devices", devices]].concat(), &folder.path().join("refused"), 2);
+    assert!(refused("0,1").contains("this backend has 1"));
+    assert!(refused("0,0,0").contains("make train.batch a multiple of 3"));
+    assert!(refused("gpu").contains("numbers such as 0,1"));
+}

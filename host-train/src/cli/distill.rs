@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::module::AutodiffModule;
 
 use super::Usage;
-use super::settings::{OnBackend, Run, Settings};
+use super::settings::{OnBackend, Run, Settings, ahead};
 use crate::denoiser::DenoiserFile;
 use crate::diffusion::Sampler;
 use crate::diffusion::sample::SamplingConfig;
@@ -69,6 +69,7 @@ impl OnBackend for Distill {
                 denoiser: &file,
                 checkpoints: &checkpoints,
                 explosion: preset.watch.explosion,
+                ahead: ahead::<B>(),
                 interrupted: interrupt_flag(),
             };
             // Each stage has its own random numbers.

@@ -91,6 +91,14 @@ pub(super) struct Run {
     pub(super) data: Dataset,
 }
 
+/// The most steps that training queues on a backend before it reads their losses.
+pub(super) fn ahead<B: AutodiffBackend>() -> u64
+where
+    B::InnerBackend: DenoiserBackend,
+{
+    if B::InnerBackend::QUEUES { 100 } else { 1 }
+}
+
 /// Something to do on the backend that the settings name.
 pub(super) trait OnBackend {
     fn run<B>(&self, run: &Run) -> anyhow::Result<()>

@@ -6,17 +6,18 @@ use anyhow::Context;
 
 use super::Usage;
 use super::data::find_judge;
-use super::settings::{BackendName, OnBackend, Precision, Run, Settings};
+use super::devices::Devices;
+use super::settings::{BackendName, OnBackend, Precision, Run, Settings, ahead};
 use crate::dashboard::Dashboard;
 use crate::dataset::{DataOptions, Provenance};
-use crate::denoiser::DenoiserFile;
+use crate::denoiser::{DenoiserFile, parameters};
 use crate::diffusion::Diffusion;
 use crate::evaluate::judge::Judge;
 use crate::evaluate::score::Scorer;
 use crate::evaluate::sheet::Legend;
 use crate::ops::DenoiserBackend;
 use crate::preset::Preset;
-use crate::trainer::{Checkpoints, Fit, RunLog, TeacherTask, Validation, Watch, interrupt_flag};
+use crate::trainer::{Checkpoints, Fit, Placement, RunLog, TeacherTask, Validation, Watch, interrupt_flag};
 
 /// Trains a teacher; goes on where a stopped run of the same folder left off.
 #[derive(Debug, clap::Args)]
@@ -43,6 +44,14 @@ pub(super) struct Args {
     /// What computes [default: flex]
     #[arg(long, value_enum)]
     backend: Option<BackendName>,
+    /// Train on these devices together: numbers such as 0,1, or all [default: the first]. Each computes an equal part of
+    /// every batch, so the loss is that of one device but for rounding. The processor is one device; 0,0 trains in two
+    /// threads of it. A run may go on on other devices
+    #[arg(long, value_name = "LIST")]
+    devices: Option<Devices>,
+    /// Leave the data with the host and send each batch to the device, for data larger than its memory
+    #[arg(long)]
+    stream_data: bool,
     /// What it computes in [default: f32]
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -73,7 +82,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     if let Some(Provenance { name, licence, attribution, .. }) = &run.data.provenance {
         eprintln!("data {name}: {attribution} ({licence})");
     }
-    run.on_backend(&Train { dashboard: args.dashboard })
+    let placement = if args.stream_data { Placement::Host } else { Placement::Device };
+    run.on_backend(&Train { dashboard: args.dashboard, devices: args.devices.unwrap_or_default(), placement })
 }
 
 impl Args {
@@ -101,6 +111,8 @@ impl Args {
 
 struct Train {
     dashboard: bool,
+    devices: Devices,
+    placement: Placement,
 }
 
 impl OnBackend for Train {
@@ -125,16 +137,39 @@ impl OnBackend for Train {
             );
         }
         let begun = std::time::Instant::now();
-        let (device, diffusion) = (B::Device::default(), preset.diffusion.build()?);
+        let (devices, diffusion) = (self.devices.of::<B::InnerBackend>()?, preset.diffusion.build()?);
+        let parts = devices.len() * preset.train.optimizer.accumulate;
+        anyhow::ensure!(
+            preset.train.batch.is_multiple_of(parts),
+            Usage(format!(
+                "a batch of {} cannot be divided among {} workers in {} equal parts each: make train.batch a multiple of {parts}",
+                preset.train.batch,
+                devices.len(),
+                preset.train.optimizer.accumulate
+            ))
+        );
         let network = preset.network(&run.data);
-        let net = network.init::<B>(*seed, &device)?;
-        let task = TeacherTask::new(&preset.train, &network, &diffusion, run.data.train(), *seed);
+        let make = |device: &B::Device| -> anyhow::Result<_> {
+            let task = TeacherTask::<B::InnerBackend>::new(
+                &preset.train,
+                &network,
+                &diffusion,
+                run.data.train(),
+                *seed,
+                self.placement,
+                device,
+            );
+            Ok((network.init::<B>(*seed, device)?, task))
+        };
         let start = DenoiserFile {
             network: network.clone(),
             diffusion: preset.diffusion.clone(),
             sampling: preset.sample.sampling.clone(),
             channels_scale: run.data.channels_scale.clone(),
-            parameters: crate::denoiser::parameters(&net).into_data().to_vec().expect("f32 backend"),
+            parameters: parameters(&network.init::<B::InnerBackend>(*seed, &devices[0])?)
+                .into_data()
+                .to_vec()
+                .expect("f32 backend"),
         };
         let fit = Fit {
             optimizer: &preset.train.optimizer,
@@ -143,10 +178,11 @@ impl OnBackend for Train {
             denoiser: &start,
             checkpoints: &checkpoints,
             explosion: preset.watch.explosion,
+            ahead: ahead::<B>(),
             interrupted: interrupt_flag(),
         };
         let mut watch = self.watch(run, &start, &diffusion, &checkpoints)?;
-        let saved = fit.run::<B, _>(net, &task, &mut watch.on::<B::InnerBackend>())?;
+        let saved = fit.run_on::<B, _, _>(&devices, make, &mut watch.on::<B::InnerBackend>(&devices[0]))?;
         let validations = watch.log.validations()?;
         watch.log.finish();
         run.dir.write_losses("loss", &saved.losses, &validations, "Teacher")?;

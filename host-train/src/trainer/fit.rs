@@ -1,25 +1,36 @@
 //! The training loop. Every step is a function of the state before it and the step's number, and the state is saved
 //! whole, so a killed run goes on to the same bits. What watches the loop changes nothing in it.
+//!
+//! Nothing waits that need not. A thread plans the next steps on the host while the device computes; the device is given
+//! many steps before their losses are read; files are written beside it all. The steps that are queued are read at once
+//! where something is to be saved or measured. If one of them failed, all is done once more from the last checkpoint, each
+//! step read, so that the cause has a name.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::ensure;
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{ElementConversion, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 
 use super::adamw::{AdamW, OptimizerConfig};
 use super::checkpoint::{Checkpoints, Saved};
 use super::ema::Snapshots;
-use super::guard::{Divergence, Explosion, tensor_at};
+use super::guard::{Divergence, tensor_at};
+use super::lead::{Lead, Read};
 use crate::denoiser::{DenoiserFile, gradients, names, set_parameters};
 use crate::ops::{AdamWState, DenoiserBackend};
+use crate::peer::{Left, Peer};
 
+/// Steps that are planned ahead.
+const PLANNED: usize = 2;
 /// Time between two checkpoints.
-const EVERY: Duration = Duration::from_secs(20);
+pub(super) const EVERY: Duration = Duration::from_secs(20);
 
 /// The user asked to stop; the checkpoint is written.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +75,14 @@ impl Part {
 
 /// What is learned.
 pub trait Task<B: AutodiffBackend, M> {
-    /// The mean loss of a part of the examples of step `step`, `[1]`; a function of the network, the step and the part.
-    fn loss(&self, net: &M, step: u64, part: Part) -> Tensor<B, 1>;
+    /// What the host decides of a part of a step's examples.
+    type Plan: Send;
+
+    /// Plans parts of steps, in a thread of its own: a function of step and part.
+    fn planner(&self) -> impl Fn(u64, Part) -> Self::Plan + Send;
+
+    /// The mean loss of the planned examples, `[1]`; a function of the network and the plan.
+    fn loss(&self, net: &M, plan: Self::Plan) -> Tensor<B, 1>;
 
     /// What is not finite in the data of step `step`, if anything; asked after a loss that is not finite.
     fn fault(&self, step: u64) -> Option<String>;
@@ -100,8 +117,11 @@ pub trait Observer {
     /// Training begins, after the steps that `saved` holds.
     fn begin(&mut self, saved: &Saved) -> anyhow::Result<()>;
 
-    /// A step is done; `ema` fetches the averaged weights.
-    fn step(&mut self, done: &Done, ema: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict>;
+    /// Whether it needs the averaged weights after `step` of `steps`; it then hears of that step as the last of some.
+    fn is_due(&self, step: u64, steps: u64) -> bool;
+
+    /// Steps are done, at least one; `ema` fetches the averaged weights after the last.
+    fn steps(&mut self, done: &[Done], ema: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict>;
 }
 
 /// How one stage of training is run.
@@ -118,6 +138,8 @@ pub struct Fit<'a> {
     pub checkpoints: &'a Checkpoints,
     /// How many times the mean loss may exceed its least; 0 for any.
     pub explosion: f64,
+    /// The most steps that are queued before their losses are read; they are read every second in any case.
+    pub ahead: u64,
     /// Set when the run should stop.
     pub interrupted: &'a AtomicBool,
 }
@@ -140,132 +162,245 @@ pub fn interrupt_flag() -> &'static AtomicBool {
 }
 
 impl Fit<'_> {
-    /// Trains `net` from the denoiser's weights, or from the checkpoint if there is one, and saves the last state.
+    /// Trains `net`, on the device where it is, from the denoiser's weights, or from the checkpoint if there is one, and
+    /// saves the last state.
     ///
     /// # Errors
     /// [`Interrupted`]; [`Diverged`]; a checkpoint that cannot be read, written or used.
     pub fn run<B: AutodiffBackend, M: Module<B>>(
         &self,
-        mut net: M,
+        net: M,
         task: &impl Task<B, M>,
         observer: &mut dyn Observer,
     ) -> anyhow::Result<Saved>
     where
         B::InnerBackend: DenoiserBackend,
     {
-        let start = &self.denoiser.parameters;
-        let names = names(&net);
-        let mut state = AdamW::new(vector::<B::InnerBackend>(start), self.optimizer);
-        let (mut losses, mut norms) = (Vec::new(), Vec::new());
-        if let Some(saved) = self.checkpoints.load(&self.recipe, start.len())? {
-            ensure!(
-                1 + saved.kept.len() == state.vectors.averages.len(),
-                "the checkpoint keeps other averages; delete it to begin anew"
-            );
-            let [parameters, first, second, ema] = saved.vectors.each_ref().map(|values| vector(values));
-            let kept = saved.kept.iter().map(|values| vector(values));
-            let averages = std::iter::once(ema).chain(kept).collect();
-            state = AdamW { vectors: AdamWState { parameters, first, second, averages }, step: saved.step() };
-            (losses, norms) = (saved.losses, saved.norms);
-        }
-        let mut explosion = Explosion::new(self.explosion);
-        losses.iter().for_each(|&loss| _ = explosion.hear(loss));
-        observer.begin(&saved(&state, &losses, &norms))?;
-        let mut saved_at = Instant::now();
-        while state.step < self.steps {
-            let (step, rate) = (state.step, self.optimizer.rate(state.step, self.steps));
-            net = set_parameters(net, Tensor::from_inner(state.vectors.parameters.clone()));
-            let (loss, gradient) = self.gradient(&net, task, step);
-            if !loss.is_finite() {
-                return Err(self.diverged(match task.fault(step) {
-                    Some(fault) => Divergence::Data { step, fault },
-                    None => Divergence::Loss { step, loss, rate },
-                }));
-            }
-            let (next, norm) = state.update(gradient.clone(), self.optimizer, self.steps);
-            let norm: f32 = norm.into_scalar().elem();
-            if !norm.is_finite() {
-                let tensor = not_finite(&gradient, &names);
-                return Err(self.diverged(Divergence::Gradient { step, tensor, loss, rate }));
-            }
-            state = next;
-            losses.push(loss);
-            norms.push(norm);
-            if let Some((mean, least)) = explosion.hear(loss) {
-                return Err(self.diverged(Divergence::Exploded { step, mean, least, limit: self.explosion, rate }));
-            }
-            let done = Done { step: state.step, steps: self.steps, loss, norm, rate };
-            let verdict = observer.step(&done, &|| floats(&state.vectors.averages[0]))?;
-            let last = state.step == self.steps;
-            let stop = !last && (verdict == Verdict::Stop || self.interrupted.load(Ordering::SeqCst));
-            let snapshot =
-                self.optimizer.snapshots.as_ref().filter(|kept| last || state.step.is_multiple_of(kept.every));
-            let numbered = self.checkpoints.is_numbered(state.step);
-            if stop || last || numbered || snapshot.is_some() || saved_at.elapsed() >= EVERY {
-                let saved = saved(&state, &losses, &norms);
-                if let Some(at) = saved.not_finite() {
-                    let tensor = tensor_at(&names, at).to_owned();
-                    return Err(self.diverged(Divergence::Weights { step, tensor, rate }));
-                }
-                if let Some(Snapshots { sigma_rels, .. }) = snapshot {
-                    self.checkpoints.snapshot(state.step, &saved.kept, sigma_rels, self.denoiser)?;
-                }
-                self.checkpoints.save(&saved, &self.recipe, self.denoiser)?;
-                saved_at = Instant::now();
-            }
-            if stop {
-                return Err(Interrupted(self.checkpoints.latest().display().to_string()).into());
-            }
-        }
-        Ok(saved(&state, &losses, &norms))
+        let devices = net.devices();
+        self.named(|ahead| {
+            let peer = Peer::group(&devices[..1]).remove(0);
+            self.lead(peer, net.clone(), task, observer, ahead)
+        })
     }
 
-    /// The mean loss of a step's parts and its gradient, `[parameters]`.
-    fn gradient<B: AutodiffBackend, M: Module<B>>(
+    /// The same on all `devices` together. `make` makes a worker's network and task on its device, in its thread; each
+    /// worker computes its parts of every batch.
+    ///
+    /// # Errors
+    /// As [`Fit::run`], and what `make` says.
+    ///
+    /// # Panics
+    /// If there is no device.
+    pub fn run_on<B: AutodiffBackend, M: Module<B>, T: Task<B, M>>(
+        &self,
+        devices: &[B::Device],
+        make: impl Fn(&B::Device) -> anyhow::Result<(M, T)> + Sync,
+        observer: &mut dyn Observer,
+    ) -> anyhow::Result<Saved>
+    where
+        B::InnerBackend: DenoiserBackend,
+    {
+        let make = &make;
+        self.named(|ahead| {
+            let mut peers = Peer::<B::InnerBackend>::group(devices).into_iter();
+            let first = peers.next().expect("a device");
+            let work = |peer: Peer<B::InnerBackend>| -> anyhow::Result<()> {
+                let (net, task) = make(peer.device())?;
+                let (state, _) = self.begin(&peer)?;
+                self.train(net, &task, state, &peer, None)
+            };
+            thread::scope(|scope| {
+                let others: Vec<_> = peers.map(|peer| scope.spawn(move || work(peer))).collect();
+                let result = make(first.device()).and_then(|(net, task)| self.lead(first, net, &task, observer, ahead));
+                // A worker that failed on its own says more than one that was left.
+                for other in others {
+                    match other.join() {
+                        Ok(Err(error)) if !error.is::<Left>() => return Err(error),
+                        Err(panic) => std::panic::resume_unwind(panic),
+                        _ => (),
+                    }
+                }
+                result
+            })
+        })
+    }
+
+    /// Trains with so many steps queued; once more with one, where a step failed somewhere among them.
+    fn named(&self, mut train: impl FnMut(u64) -> anyhow::Result<Saved>) -> anyhow::Result<Saved> {
+        match train(self.ahead) {
+            Err(error) if self.ahead > 1 && error.is::<Diverged>() => train(1),
+            result => result,
+        }
+    }
+
+    /// The first worker's part.
+    fn lead<B: AutodiffBackend, M: Module<B>, T: Task<B, M>>(
+        &self,
+        peer: Peer<B::InnerBackend>,
+        net: M,
+        task: &T,
+        observer: &mut dyn Observer,
+        ahead: u64,
+    ) -> anyhow::Result<Saved>
+    where
+        B::InnerBackend: DenoiserBackend,
+    {
+        let (state, saved) = self.begin(&peer)?;
+        observer.begin(&saved)?;
+        thread::scope(|scope| {
+            let mut lead = Lead::new(self, scope, observer, names(&net), saved, ahead);
+            self.train(net, task, state, &peer, Some(&mut lead))?;
+            lead.finish()
+        })
+    }
+
+    /// The state that training goes on from, on the worker's device.
+    fn begin<B: DenoiserBackend>(&self, peer: &Peer<B>) -> anyhow::Result<(AdamW<B>, Saved)> {
+        let start = &self.denoiser.parameters;
+        let vector = |values: &Vec<f32>| {
+            Tensor::<B, 1>::from_data(TensorData::new(values.clone(), [values.len()]), peer.device())
+        };
+        let kept = self.optimizer.profiles().len();
+        let saved = match self.checkpoints.load(&self.recipe, start.len())? {
+            Some(saved) => {
+                ensure!(saved.kept.len() == kept, "the checkpoint keeps other averages; delete it to begin anew");
+                saved
+            }
+            None => {
+                let zeros = vec![0.0; start.len()];
+                let vectors = [start.clone(), zeros.clone(), zeros, start.clone()];
+                Saved { vectors, kept: vec![start.clone(); kept], losses: Vec::new(), norms: Vec::new() }
+            }
+        };
+        let [parameters, first, second] = [0, 1, 2].map(|at| vector(&saved.vectors[at]));
+        let averages = if peer.rank() == 0 {
+            std::iter::once(&saved.vectors[3]).chain(&saved.kept).map(vector).collect()
+        } else {
+            Vec::new()
+        };
+        Ok((AdamW { vectors: AdamWState { parameters, first, second, averages }, step: saved.step() }, saved))
+    }
+
+    /// The steps from `state` on, planned by a thread of their own.
+    fn train<B: AutodiffBackend, M: Module<B>, T: Task<B, M>>(
+        &self,
+        net: M,
+        task: &T,
+        state: AdamW<B::InnerBackend>,
+        peer: &Peer<B::InnerBackend>,
+        lead: Option<&mut Lead<'_, '_, '_>>,
+    ) -> anyhow::Result<()>
+    where
+        B::InnerBackend: DenoiserBackend,
+    {
+        let (each, rank, planner) = (self.optimizer.accumulate, peer.rank(), task.planner());
+        let of = each * peer.devices().len();
+        let (send, plans) = sync_channel(PLANNED * each);
+        thread::scope(|scope| {
+            let steps = state.step..self.steps;
+            let parts = move |step| (0..each).map(move |part| (step, Part { index: rank * each + part, of }));
+            // It ends when nobody hears it any more.
+            scope.spawn(move || {
+                steps.flat_map(parts).try_for_each(|(step, part)| send.send(planner(step, part)).ok());
+            });
+            self.compute(net, task, plans, state, peer, lead)
+        })
+    }
+
+    fn compute<B: AutodiffBackend, M: Module<B>, T: Task<B, M>>(
+        &self,
+        mut net: M,
+        task: &T,
+        plans: Receiver<T::Plan>,
+        mut state: AdamW<B::InnerBackend>,
+        peer: &Peer<B::InnerBackend>,
+        mut lead: Option<&mut Lead<'_, '_, '_>>,
+    ) -> anyhow::Result<()>
+    where
+        B::InnerBackend: DenoiserBackend,
+    {
+        let of = self.optimizer.accumulate * peer.devices().len();
+        while state.step < self.steps {
+            let until = peer.agree(lead.as_mut().map(|lead| lead.until(state.step)))?;
+            let names_causes = lead.as_ref().is_some_and(|lead| lead.ahead == 1);
+            let (mut queued, mut kept) = (Vec::new(), None);
+            while state.step < until {
+                net = set_parameters(net, Tensor::from_inner(state.vectors.parameters.clone()));
+                let (loss, gradient) = self.sums(&net, task, &plans);
+                let sum = B::InnerBackend::all_reduce(gradient, peer)?;
+                let gradient = if of == 1 { sum } else { sum / of as f64 };
+                kept = names_causes.then(|| gradient.clone());
+                let (next, norm) = state.update(gradient, self.optimizer, self.steps);
+                state = next;
+                queued.extend([loss, norm]);
+            }
+            let numbers = floats(&Tensor::cat(queued, 0));
+            let losses = peer.sum(numbers.iter().copied().step_by(2).collect())?;
+            if let Some(lead) = &mut lead {
+                lead.read(&Read {
+                    losses: losses.into_iter().map(|loss| loss / of as f32).collect(),
+                    norms: numbers.into_iter().skip(1).step_by(2).collect(),
+                    gradient: &|| kept.as_ref().map(floats),
+                    ema: &|| floats(&state.vectors.averages[0]),
+                    fault: &|step| task.fault(step),
+                })?;
+                if lead.is_to_save() {
+                    let AdamWState { parameters, first, second, averages } = &state.vectors;
+                    let vectors = [parameters, first, second, &averages[0]].map(floats);
+                    lead.save(vectors, averages[1..].iter().map(floats).collect())?;
+                }
+                lead.stop_if_asked()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The sums of the losses, `[1]`, and of the gradients, `[parameters]`, of a worker's parts of the next step.
+    fn sums<B: AutodiffBackend, M: Module<B>, T: Task<B, M>>(
         &self,
         net: &M,
-        task: &impl Task<B, M>,
-        step: u64,
-    ) -> (f32, Tensor<B::InnerBackend, 1>) {
-        let of = self.optimizer.accumulate;
-        let part = |index| {
-            let loss = task.loss(net, step, Part { index, of });
-            let number: f32 = loss.clone().into_scalar().elem();
-            (number, gradients(net, &loss.backward()))
+        task: &T,
+        plans: &Receiver<T::Plan>,
+    ) -> (Tensor<B::InnerBackend, 1>, Tensor<B::InnerBackend, 1>) {
+        let part = || {
+            let loss = task.loss(net, plans.recv().expect("as many plans as parts"));
+            let gradient = gradients(net, &loss.backward());
+            (loss.inner(), gradient)
         };
-        let (mut loss, mut gradient) = part(0);
-        for index in 1..of {
-            let (more, other) = part(index);
-            loss += more;
-            gradient = gradient + other;
-        }
-        if of == 1 { (loss, gradient) } else { (loss / of as f32, gradient / of as f64) }
+        (1..self.optimizer.accumulate).fold(part(), |(loss, gradient), _| {
+            let (more, other) = part();
+            (loss + more, gradient + other)
+        })
     }
 
-    fn diverged(&self, cause: Divergence) -> anyhow::Error {
+    /// Writes a state, whatever else is due after its step.
+    pub(super) fn write(&self, saved: &Saved, names: &[(String, usize)]) -> anyhow::Result<()> {
+        if let Some(at) = saved.not_finite() {
+            let (step, tensor) = (saved.step() - 1, tensor_at(names, at).to_owned());
+            return Err(self.diverged(Divergence::Weights {
+                step,
+                tensor,
+                rate: self.optimizer.rate(step, self.steps),
+            }));
+        }
+        if let Some(Snapshots { sigma_rels, .. }) = self.snapshot_at(saved.step()) {
+            self.checkpoints.snapshot(saved.step(), &saved.kept, sigma_rels, self.denoiser)?;
+        }
+        self.checkpoints.save(saved, &self.recipe, self.denoiser)
+    }
+
+    /// The averages that are kept after `step`, if any.
+    pub(super) fn snapshot_at(&self, step: u64) -> Option<&Snapshots> {
+        let snapshots = self.optimizer.snapshots.as_ref();
+        snapshots.filter(|kept| step == self.steps || step.is_multiple_of(kept.every))
+    }
+
+    pub(super) fn diverged(&self, cause: Divergence) -> anyhow::Error {
         let latest = self.checkpoints.latest();
         Diverged { cause, kept: latest.exists().then_some(latest) }.into()
     }
 }
 
-fn vector<B: Backend>(values: &[f32]) -> Tensor<B, 1> {
-    Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &B::Device::default())
-}
-
 fn floats<B: Backend>(vector: &Tensor<B, 1>) -> Vec<f32> {
     vector.to_data().to_vec().expect("f32 backend")
-}
-
-/// The name of the first tensor in which `vector` is not finite.
-fn not_finite<B: Backend>(vector: &Tensor<B, 1>, names: &[(String, usize)]) -> String {
-    let at = floats(vector).iter().position(|value| !value.is_finite());
-    // A norm also overflows where every element is finite.
-    at.map_or_else(|| "all parameters together".to_owned(), |at| tensor_at(names, at).to_owned())
-}
-
-fn saved<B: DenoiserBackend>(state: &AdamW<B>, losses: &[f32], norms: &[f32]) -> Saved {
-    let AdamWState { parameters, first, second, averages } = &state.vectors;
-    let vectors = [parameters, first, second, &averages[0]].map(floats);
-    let kept = averages[1..].iter().map(floats).collect();
-    Saved { vectors, kept, losses: losses.to_vec(), norms: norms.to_vec() }
 }

@@ -47,9 +47,13 @@ impl Observer for Progressing<'_> {
         Ok(())
     }
 
-    fn step(&mut self, done: &Done, _: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
-        self.recent.hear(done.loss);
-        let (at, of) = (self.before + done.step, self.total);
+    fn is_due(&self, _: u64, _: u64) -> bool {
+        false
+    }
+
+    fn steps(&mut self, done: &[Done], _: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
+        done.iter().for_each(|done| self.recent.hear(done.loss));
+        let (at, of) = (self.before + done.last().map_or(0, |done| done.step), self.total);
         self.bar.update_with(at as usize, of as usize, &format!("loss {:.4}", self.recent.mean()));
         Ok(Verdict::GoOn)
     }

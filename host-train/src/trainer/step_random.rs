@@ -5,6 +5,7 @@ use mote_core::noise::{Philox, normal_q12};
 use mote_core::quant::STATE_ONE;
 use rand::Rng;
 
+use super::fit::Part;
 use crate::ops::DenoiserBackend;
 
 /// Random numbers of one step: a function of the seed, the step and nothing else.
@@ -50,8 +51,22 @@ impl StepRandom {
     /// # Shapes
     /// `[batch, channels, height, width]`
     pub(crate) fn normal<B: DenoiserBackend>(&mut self, shape: [usize; 4], device: &B::Device) -> Tensor<B, 4> {
-        let (begin, count) = (self.at, shape.iter().product());
-        self.skip(count as u128);
+        self.normal_part(shape, Part::ALL, device)
+    }
+
+    /// A part of the examples' standard normal numbers; the others' are passed over.
+    ///
+    /// # Shapes
+    /// `[batch / part.of, channels, height, width]`, as `shape` is
+    pub(crate) fn normal_part<B: DenoiserBackend>(
+        &mut self,
+        shape: [usize; 4],
+        part: Part,
+        device: &B::Device,
+    ) -> Tensor<B, 4> {
+        let count: usize = shape.iter().product();
+        let begin = self.at + (part.index * count) as u128;
+        self.skip((part.of * count) as u128);
         B::normals(self.seed, begin, count, device).reshape(shape)
     }
 
@@ -89,6 +104,19 @@ mod tests {
             assert_eq!(found, other.normals(21));
             assert_eq!(random.long(), other.long());
         }
+    }
+
+    #[test]
+    fn the_parts_of_normal_numbers_are_those_of_the_whole() {
+        let (device, random) = (Default::default(), StepRandom::new(3, 9));
+        let whole = random.clone().normal::<Flex>([6, 1, 1, 5], &device).into_data();
+        let part = |index| {
+            let mut random = random.clone();
+            let part = random.normal_part::<Flex>([2, 1, 1, 5], Part { index, of: 3 }, &device);
+            assert_eq!(random.at, (9 << 66) + 30);
+            part
+        };
+        assert_eq!(Tensor::cat(vec![part(0), part(1), part(2)], 0).into_data(), whole);
     }
 
     /// The two steps' words are far apart; the numbers are those of the runs before now.

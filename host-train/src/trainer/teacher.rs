@@ -8,14 +8,15 @@ use mote_process::Bound;
 use serde::{Deserialize, Serialize};
 
 use super::adamw::OptimizerConfig;
+use super::batch::{Kept, Picks, Samples};
 use super::fit::{Part, Task};
 use super::step_random::StepRandom;
 use crate::dataset::{Augmentation, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Output};
 use crate::diffusion::variational::{self, Decoder};
 use crate::diffusion::{
-    Diffusion, DiffusionConfig, Distance, LossConfig, NoiseConfig, Time, TimeSampling, Times, Weighting, from_pixels,
-    is_default, per_image,
+    Diffusion, DiffusionConfig, Distance, LossConfig, NoiseConfig, Time, TimeSampling, Times, Weighting, is_default,
+    per_image,
 };
 use crate::ops::DenoiserBackend;
 
@@ -112,47 +113,79 @@ impl TeacherConfig {
     }
 }
 
-/// Some training images, drawn with replacement.
-pub struct Batch<B: Backend> {
-    /// `[batch, channels, height, width]`, in [-1, 1].
-    pub images: Tensor<B, 4>,
-    /// Classes.
-    pub labels: Vec<usize>,
+/// Where a training's data are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// On the device, all of them, sent once.
+    Device,
+    /// With the host; each step's samples are sent for it.
+    Host,
 }
 
-impl<B: Backend> Batch<B> {
-    pub(crate) fn draw(
-        split: &Split<'_>,
-        batch: usize,
-        augment: &Augmentation,
-        config: &DenoiserConfig,
-        random: &mut StepRandom,
-        device: &B::Device,
-    ) -> Self {
-        let mut values = Vec::with_capacity(batch * split.dataset.shape.len());
-        let mut labels = Vec::with_capacity(batch);
-        for _ in 0..batch {
-            let index = random.below(split.len());
-            labels.push(usize::from(split.label(index)));
-            let sample = split.units(index).collect();
-            values.extend(augment.apply(sample, split.dataset, &mut || random.unit()));
-        }
-        Self { images: from_pixels(values, config.shape, device), labels }
-    }
-}
-
-/// The teacher's loss.
-pub struct TeacherTask<'a> {
-    config: &'a TeacherConfig,
+/// The teacher's loss, on one device.
+pub struct TeacherTask<'a, B: DenoiserBackend> {
+    host: Host<'a>,
     network: &'a DenoiserConfig,
+    bound: Bound,
+    /// The mean that the weights are divided by.
+    mean_weight: f64,
+    /// All samples, where the device keeps them.
+    samples: Option<Samples<B>>,
+    device: B::Device,
+}
+
+/// What the host needs to plan steps.
+struct Host<'a> {
+    config: &'a TeacherConfig,
     diffusion: &'a Diffusion,
     split: Split<'a>,
+    /// The class that stands for a hidden one.
+    no_class: usize,
     seed: u64,
     /// Of each timestep, mean 1.
     weights: Vec<f32>,
-    /// The mean that they are divided by.
-    mean_weight: f64,
-    bound: Bound,
+    placement: Placement,
+}
+
+/// What the host decides of a part of a step, ahead of the device.
+pub struct Plan {
+    part: Part,
+    /// The part that examples are made of: all, where the noise of one depends on the others.
+    made: Part,
+    picks: Picks,
+    /// The samples, where the device does not keep them.
+    sent: Option<Kept>,
+    /// Classes, the hidden ones hidden.
+    labels: Vec<usize>,
+    times: Times,
+    /// What is left of the step's random numbers.
+    random: StepRandom,
+}
+
+impl Host<'_> {
+    fn plan(&self, step: u64, part: Part) -> Plan {
+        let config = self.config;
+        let mut random = StepRandom::new(self.seed, step);
+        let Times { times, importance } =
+            config.timesteps.draw(self.diffusion, &self.weights, &random.stratified(config.batch));
+        let picks = Picks::draw(&self.split, config.batch, &config.augment, &mut random);
+        let mut labels = picks.labels(&self.split);
+        for label in &mut labels {
+            if random.unit() < config.class_dropout {
+                *label = self.no_class;
+            }
+        }
+        let made = if config.noise.immiscible { Part::ALL } else { part };
+        let times = Times { times: made.slice(&times).to_vec(), importance: made.slice(&importance).to_vec() };
+        let (sent, picks) = match self.placement {
+            Placement::Device => (None, picks.part(made)),
+            Placement::Host => {
+                let (kept, picks) = picks.part(made).take(&self.split);
+                (Some(kept), picks)
+            }
+        };
+        Plan { part, made, picks, sent, labels: made.slice(&labels).to_vec(), times, random }
+    }
 }
 
 /// What a step trains on; all tensors `[batch, channels, height, width]`.
@@ -185,84 +218,98 @@ impl<B: Backend> Examples<B> {
     }
 }
 
-impl<'a> TeacherTask<'a> {
-    /// The task of fitting `split`. `config` is one that [`TeacherConfig::check`] accepts.
+impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
+    /// The task of fitting `split` on `device`. `config` is one that [`TeacherConfig::check`] accepts. Data that a device
+    /// cannot number stay with the host, whatever `placement` says.
     pub fn new(
         config: &'a TeacherConfig,
         network: &'a DenoiserConfig,
         diffusion: &'a Diffusion,
         split: Split<'a>,
         seed: u64,
+        placement: Placement,
+        device: &B::Device,
     ) -> Self {
         let all: Vec<usize> = (0..diffusion.timesteps()).collect();
-        let weights = diffusion.weights(config.weighting, &all);
-        let mean_weight = diffusion.mean_weight(config.weighting, &all);
-        let bound = diffusion.bound(network.output);
-        Self { config, network, diffusion, split, seed, weights, mean_weight, bound }
+        let placement = if Samples::<B>::can_keep(&split) { placement } else { Placement::Host };
+        Self {
+            network,
+            bound: diffusion.bound(network.output),
+            mean_weight: diffusion.mean_weight(config.weighting, &all),
+            samples: (placement == Placement::Device).then(|| Samples::all(&split, device)),
+            device: device.clone(),
+            host: Host {
+                config,
+                diffusion,
+                split,
+                no_class: network.no_class(),
+                seed,
+                weights: diffusion.weights(config.weighting, &all),
+                placement,
+            },
+        }
     }
 
-    /// The examples of step `step`, and the random numbers that are left for its dropout.
-    fn examples<B: DenoiserBackend>(&self, step: u64, device: &B::Device) -> (Examples<B>, StepRandom) {
-        let (config, diffusion) = (self.config, self.diffusion);
-        let mut random = StepRandom::new(self.seed, step);
-        let times = config.timesteps.draw(diffusion, &self.weights, &random.stratified(config.batch));
-        let Batch { images, mut labels } =
-            Batch::<B>::draw(&self.split, config.batch, &config.augment, self.network, &mut random, device);
-        for label in &mut labels {
-            if random.unit() < config.class_dropout {
-                *label = self.network.no_class();
-            }
-        }
-        let noise = random.normal(images.dims(), device);
-        let noise = config.noise.shape(&images, noise, |shape| random.normal(shape, device));
+    /// The planned examples, and the random numbers that are left for their dropout.
+    fn examples(&self, plan: Plan) -> (Examples<B>, StepRandom) {
+        let (config, diffusion, device) = (self.host.config, self.host.diffusion, &self.device);
+        let Plan { part, made, picks, sent, labels, times, mut random } = plan;
+        let sent = sent.map(|kept| Samples::send(kept, self.host.split.dataset, device));
+        let samples = sent.as_ref().or(self.samples.as_ref()).expect("samples are there or sent");
+        let images = picks.gather(samples, &mut random, made);
+        let noise = random.normal_part(images.dims(), made, device);
+        let noise = config.noise.shape(&images, noise, |shape| random.normal_part(shape, made, device));
         let x = diffusion.noised(&images, &noise, &times.times);
         let target = diffusion.target(&images, &noise, &times.times);
         let given = diffusion.low_resolution.map(|low| {
             let [_, _, height, width] = images.dims();
             let mut small = low.reduce(images.clone());
             if low.noise > 0.0 {
-                let deviations: Vec<f32> = labels.iter().map(|_| (low.noise * random.unit()) as f32).collect();
-                small = small.clone() + random.normal(small.dims(), device) * per_image(&deviations, device);
+                let deviations: Vec<f32> = (0..config.batch).map(|_| (low.noise * random.unit()) as f32).collect();
+                let noise = random.normal_part(small.dims(), made, device);
+                small = small + noise * per_image(made.slice(&deviations), device);
             }
             low.enlarge(small, [height, width])
         });
-        (Examples { images, labels, times, x, target, given }, random)
+        let examples = Examples { images, labels, times, x, target, given };
+        (if made == part { examples } else { examples.part(part) }, random)
     }
 
     /// The weight of a sample at `time`.
     fn weight(&self, time: f64) -> f64 {
         match time.fract() {
-            0.0 => f64::from(self.weights[time as usize]),
-            _ => self.diffusion.weight(self.config.weighting, time) / self.mean_weight,
+            0.0 => f64::from(self.host.weights[time as usize]),
+            _ => self.host.diffusion.weight(self.host.config.weighting, time) / self.mean_weight,
         }
     }
 
     /// The mean loss of examples, `[1]`.
-    fn loss_of<B>(&self, net: &Denoiser<B>, examples: Examples<B>, mut random: StepRandom) -> Tensor<B, 1>
+    fn loss_of<A>(&self, net: &Denoiser<A>, examples: Examples<B>, mut random: StepRandom) -> Tensor<A, 1>
     where
-        B: AutodiffBackend + DenoiserBackend,
-        B::InnerBackend: DenoiserBackend,
+        A: AutodiffBackend<InnerBackend = B, Device = B::Device> + DenoiserBackend,
     {
-        let (config, network, diffusion, device) = (self.config, self.network, self.diffusion, B::Device::default());
+        let (config, diffusion, device) = (self.host.config, self.host.diffusion, &self.device);
+        let network = self.network;
+        let own = network.self_conditioning.then(|| self.own_estimate(&net.valid(), &examples));
         let Examples { images, labels, times: Times { times, importance }, x, target, given } = examples;
-        let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, &device);
-        let own = network.self_conditioning.then(|| self.own_estimate(net, &x, &times, &labels, given.as_ref()));
-        condition.extra = network.extra(&x, own, given);
+        let [images, x, target] = [images, x, target].map(Tensor::<A, 4>::from_inner);
+        let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, device);
+        condition.extra = network.extra(&x, own.map(Tensor::from_inner), given.map(Tensor::from_inner));
         condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.long());
         let output = net.forward(x.clone(), &condition);
         let (f, variance) = network.mean_and_variance(output);
-        let simple = |f: Tensor<B, 4>| {
+        let simple = |f: Tensor<A, 4>| {
             let weights: Vec<f32> =
                 times.iter().zip(&importance).map(|(&time, factor)| (self.weight(time) * factor) as f32).collect();
-            config.distance.mean(f - target, per_image(&weights, &device))
+            config.distance.mean(f - target, per_image(&weights, device))
         };
-        let bound = |f: Tensor<B, 4>| {
+        let bound = |f: Tensor<A, 4>| {
             let timesteps: Vec<usize> = times.iter().map(|&time| time as usize).collect();
             let estimate = diffusion.estimate(&x, &f, &times);
             let terms = variational::terms(&self.bound, self.decoder(), &timesteps, images, estimate, variance);
             let whole = diffusion.timesteps() as f64 / std::f64::consts::LN_2;
             let factors: Vec<f32> = importance.iter().map(|factor| (factor * whole) as f32).collect();
-            (terms * per_image(&factors, &device)).mean()
+            (terms * per_image(&factors, device)).mean()
         };
         match config.loss {
             LossConfig::Simple => simple(f),
@@ -272,58 +319,56 @@ impl<'a> TeacherTask<'a> {
     }
 
     fn decoder(&self) -> Decoder {
-        Decoder::of(self.split.dataset)
+        Decoder::of(self.host.split.dataset)
     }
 
     /// What a network that conditions on itself sees beside `x`: for every second sample its own estimate of the data without
     /// one, from which no gradient flows, for the others zeros (Chen, Zhang, Hinton, *Analog Bits*, 2023, section 3.2).
-    fn own_estimate<B>(
-        &self,
-        net: &Denoiser<B>,
-        x: &Tensor<B, 4>,
-        times: &[f64],
-        labels: &[usize],
-        given: Option<&Tensor<B, 4>>,
-    ) -> Tensor<B, 4>
-    where
-        B: AutodiffBackend + DenoiserBackend,
-        B::InnerBackend: DenoiserBackend,
-    {
-        let device = x.device();
+    fn own_estimate(&self, net: &Denoiser<B>, examples: &Examples<B>) -> Tensor<B, 4> {
+        let (Examples { x, times, labels, given, .. }, device) = (examples, &self.device);
         let even: Vec<i32> = (0..labels.len() as i32).step_by(2).collect();
-        let pick = |x: &Tensor<B, 4>| x.clone().inner().select(0, Tensor::from_ints(&even[..], &device));
-        let (x_even, times_even): (_, Vec<f64>) = (pick(x), times.iter().copied().step_by(2).collect());
+        let pick = |x: &Tensor<B, 4>| x.clone().select(0, Tensor::from_ints(&even[..], device));
+        let (x_even, times_even): (_, Vec<f64>) = (pick(x), times.times.iter().copied().step_by(2).collect());
         let labels_even: Vec<usize> = labels.iter().copied().step_by(2).collect();
-        let timesteps = self.diffusion.timesteps();
-        let mut condition = Condition::at(self.network, &times_even, timesteps, &labels_even, &device);
-        condition.extra = self.network.extra(&x_even, None, given.map(pick));
-        let (f, _) = self.network.mean_and_variance(net.valid().forward(x_even.clone(), &condition));
-        let estimate = self.decoder().limited(self.diffusion.estimate(&x_even, &f, &times_even));
+        let diffusion = self.host.diffusion;
+        let mut condition = Condition::at(self.network, &times_even, diffusion.timesteps(), &labels_even, device);
+        condition.extra = self.network.extra(&x_even, None, given.as_ref().map(pick));
+        let (f, _) = self.network.mean_and_variance(net.forward(x_even.clone(), &condition));
+        let estimate = self.decoder().limited(diffusion.estimate(&x_even, &f, &times_even));
         // Sample i has row i / 2 if it is even, else the row of zeros at the end.
         let rows = Tensor::cat(vec![estimate, x_even.zeros_like().narrow(0, 0, 1)], 0);
         let zeros = even.len() as i32;
         let order: Vec<i32> = (0..labels.len() as i32).map(|i| if i % 2 == 0 { i / 2 } else { zeros }).collect();
-        Tensor::from_inner(rows.select(0, Tensor::from_ints(&order[..], &device)))
+        rows.select(0, Tensor::from_ints(&order[..], device))
     }
 }
 
-impl<B> Task<B, Denoiser<B>> for TeacherTask<'_>
+impl<A, B> Task<A, Denoiser<A>> for TeacherTask<'_, B>
 where
-    B: AutodiffBackend + DenoiserBackend,
-    B::InnerBackend: DenoiserBackend,
+    A: AutodiffBackend<InnerBackend = B, Device = B::Device> + DenoiserBackend,
+    B: DenoiserBackend,
 {
+    type Plan = Plan;
+
+    fn planner(&self) -> impl Fn(u64, Part) -> Plan + Send {
+        let host = &self.host;
+        move |step, part| host.plan(step, part)
+    }
+
     /// At times spread evenly over the batch. Each part has its own masks of dropout.
-    fn loss(&self, net: &Denoiser<B>, step: u64, part: Part) -> Tensor<B, 1> {
-        let (examples, mut random) = self.examples(step, &B::Device::default());
+    fn loss(&self, net: &Denoiser<A>, plan: Plan) -> Tensor<A, 1> {
+        let part = plan.part;
+        let (examples, mut random) = self.examples(plan);
         (0..part.index).for_each(|_| _ = random.long());
-        self.loss_of(net, examples.part(part), random)
+        self.loss_of(net, examples, random)
     }
 
     fn fault(&self, _: u64) -> Option<String> {
-        let broken = |&index: &usize| self.split.units(index).any(|value| !value.is_finite());
-        let index = (0..self.split.len()).find(broken)?;
-        let (number, label) = (self.split.indices[index], usize::from(self.split.label(index)));
-        Some(format!("sample {number} of the data (class {})", self.split.dataset.class_names[label]))
+        let split = &self.host.split;
+        let broken = |&index: &usize| split.units(index).any(|value| !value.is_finite());
+        let index = (0..split.len()).find(broken)?;
+        let (number, label) = (split.indices[index], usize::from(split.label(index)));
+        Some(format!("sample {number} of the data (class {})", split.dataset.class_names[label]))
     }
 }
 

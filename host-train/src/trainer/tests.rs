@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use burn::backend::{Autodiff, Flex};
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{Backend, BackendTypes};
 
 use super::adamw::tests::config;
 use super::*;
@@ -38,6 +38,7 @@ enum Fault {
     Growth,
 }
 
+#[derive(Clone, Copy)]
 struct FitLine {
     fault: Fault,
     at: u64,
@@ -46,7 +47,13 @@ struct FitLine {
 const SOUND: FitLine = FitLine { fault: Fault::None, at: 0 };
 
 impl Task<B, Line<B>> for FitLine {
-    fn loss(&self, net: &Line<B>, step: u64, part: Part) -> Tensor<B, 1> {
+    type Plan = (u64, Part);
+
+    fn planner(&self) -> impl Fn(u64, Part) -> (u64, Part) + Send {
+        |step, part| (step, part)
+    }
+
+    fn loss(&self, net: &Line<B>, (step, part): (u64, Part)) -> Tensor<B, 1> {
         let device = Default::default();
         let mut random = StepRandom::new(7, step);
         let x: Vec<f32> = (0..BATCH).map(|_| random.unit() as f32 * 2.0 - 1.0).collect();
@@ -70,18 +77,33 @@ impl Task<B, Line<B>> for FitLine {
     }
 }
 
-/// Stops after some steps.
-struct StopAfter(Cell<u64>);
+/// Stops after some steps, which it asks to hear of at once.
+struct StopAfter {
+    left: Cell<u64>,
+    heard: Vec<u64>,
+}
 
 impl Observer for StopAfter {
     fn begin(&mut self, _: &Saved) -> anyhow::Result<()> {
         Ok(())
     }
 
-    fn step(&mut self, _: &Done, _: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
-        self.0.set(self.0.get() - 1);
-        Ok(if self.0.get() == 0 { Verdict::Stop } else { Verdict::GoOn })
+    fn is_due(&self, step: u64, _: u64) -> bool {
+        step - self.heard.last().unwrap_or(&0) == self.left.get()
     }
+
+    fn steps(&mut self, done: &[Done], _: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
+        self.heard.extend(done.iter().map(|done| done.step));
+        self.left.set(self.left.get() - done.len() as u64);
+        Ok(if self.left.get() == 0 { Verdict::Stop } else { Verdict::GoOn })
+    }
+}
+
+/// How many train together, and how many steps they queue.
+#[derive(Clone, Copy, Debug)]
+struct Workers {
+    count: usize,
+    ahead: u64,
 }
 
 /// A folder of checkpoints and a way to train there.
@@ -106,6 +128,17 @@ impl Place {
     }
 
     fn train(&self, optimizer: &OptimizerConfig, steps: u64, task: &FitLine, stop: u64) -> anyhow::Result<Saved> {
+        self.train_by(Workers { count: 1, ahead: 1 }, optimizer, steps, task, stop)
+    }
+
+    fn train_by(
+        &self,
+        Workers { count, ahead }: Workers,
+        optimizer: &OptimizerConfig,
+        steps: u64,
+        task: &FitLine,
+        stop: u64,
+    ) -> anyhow::Result<Saved> {
         let fit = Fit {
             optimizer,
             steps,
@@ -113,9 +146,22 @@ impl Place {
             denoiser: &self.denoiser,
             checkpoints: &self.checkpoints,
             explosion: 20.0,
+            ahead,
             interrupted: &AtomicBool::new(false),
         };
-        fit.run::<B, _>(line(), task, &mut StopAfter(Cell::new(stop)))
+        let before = self.checkpoints.load("line", 2).ok().flatten().map_or(0, |saved| saved.step());
+        let mut observer = StopAfter { left: Cell::new(stop), heard: vec![before] };
+        let result = match count {
+            1 => fit.run::<B, _>(line(), task, &mut observer),
+            _ => {
+                let devices = vec![Default::default(); count];
+                fit.run_on::<B, _, _>(&devices, |_| Ok((line(), *task)), &mut observer)
+            }
+        };
+        if let Ok(saved) = &result {
+            assert_eq!(observer.heard, (before..=saved.step()).collect::<Vec<_>>(), "each step is heard of once");
+        }
+        result
     }
 }
 
@@ -131,6 +177,100 @@ fn parts_of_a_batch_are_the_batch_but_for_rounding() {
     let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1.0));
     assert!(close(&whole.vectors[0], &parts.vectors[0]) && close(&whole.losses, &parts.losses), "{whole:?} {parts:?}");
     assert!(whole.losses[99] < 0.1 * whole.losses[0], "it did not learn: {:?}", whole.losses);
+}
+
+/// Two or three workers with a part of the batch each are one worker with the batch in parts, to the bit: the sum of their
+/// gradients has the same order. The whole batch at once differs by its rounding.
+#[test]
+fn several_workers_train_as_one_does() {
+    let whole = Place::new(Keep::default()).train(&steady(), 60, &SOUND, u64::MAX).unwrap();
+    for count in [2, 3] {
+        let snapshots = Some(Snapshots { every: 25, sigma_rels: vec![0.1] });
+        let steady = OptimizerConfig { snapshots, ..steady() };
+        let parts = OptimizerConfig { accumulate: count, ..steady.clone() };
+        let parts = Place::new(Keep::default()).train(&parts, 60, &SOUND, u64::MAX).unwrap();
+        let place = Place::new(Keep::default());
+        let train = |stop| place.train_by(Workers { count, ahead: 1 }, &steady, 60, &SOUND, stop);
+        assert!(train(23).unwrap_err().is::<Interrupted>());
+        let workers = train(u64::MAX).unwrap();
+        assert_eq!(workers, parts, "{count} workers");
+        assert_eq!(place.checkpoints.snapshots().unwrap(), [25, 50, 60]);
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1.0));
+        assert!(close(&whole.losses, &workers.losses) && close(whole.ema(), workers.ema()), "{whole:?} {workers:?}");
+        // Each worker's part in two parts.
+        let halves = OptimizerConfig { accumulate: 2, ..steady };
+        let place = Place::new(Keep::default());
+        let halves = place.train_by(Workers { count, ahead: 1 }, &halves, 60, &SOUND, u64::MAX).unwrap();
+        assert!(close(&whole.losses, &halves.losses) && close(whole.ema(), halves.ema()), "{whole:?} {halves:?}");
+    }
+}
+
+/// However many steps are queued before they are read, and whatever is saved between.
+#[test]
+fn queued_steps_are_the_same_steps() {
+    let snapshots = Some(Snapshots { every: 25, sigma_rels: vec![0.1] });
+    let optimizer = OptimizerConfig { snapshots, ..steady() };
+    let one_by_one = Place::new(Keep { every: 15, last: 0 });
+    let wanted = one_by_one.train(&optimizer, 100, &SOUND, u64::MAX).unwrap();
+    for workers in [Workers { count: 1, ahead: 1000 }, Workers { count: 2, ahead: 7 }] {
+        let place = Place::new(Keep { every: 15, last: 0 });
+        let train = |stop| place.train_by(workers, &optimizer, 100, &SOUND, stop);
+        assert!(train(33).unwrap_err().is::<Interrupted>());
+        assert_eq!(place.checkpoints.load("line", 2).unwrap().unwrap().step(), 33);
+        let saved = train(u64::MAX).unwrap();
+        if workers.count == 1 {
+            assert_eq!(saved, wanted);
+        }
+        let files = |place: &Place| {
+            let folder = place.checkpoints.latest().parent().unwrap().to_owned();
+            let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+            files.collect::<std::collections::BTreeSet<_>>()
+        };
+        assert_eq!(files(&place), files(&one_by_one));
+    }
+}
+
+/// The cause is named though the step was queued with others: all is done once more from the checkpoint.
+#[test]
+fn a_fault_among_queued_steps_has_its_name() {
+    for (fault, count, wanted) in [
+        (Fault::Data, 1, "the loss of step 33 is not finite because the data is not: row 3"),
+        (Fault::Gradient, 1, "the gradient of offset is not finite in step 33"),
+        (Fault::Gradient, 2, "the gradient of offset is not finite in step 33"),
+    ] {
+        let place = Place::new(Keep::default());
+        let workers = Workers { count, ahead: 1000 };
+        assert!(place.train_by(workers, &steady(), 60, &SOUND, 30).unwrap_err().is::<Interrupted>());
+        let good = std::fs::read(place.checkpoints.latest()).unwrap();
+        let task = FitLine { fault, at: 33 };
+        let error = place.train_by(workers, &steady(), 60, &task, u64::MAX).unwrap_err().to_string();
+        assert!(error.contains(wanted) && error.contains("The last good state is"), "{error}");
+        assert_eq!(std::fs::read(place.checkpoints.latest()).unwrap(), good);
+    }
+}
+
+/// One worker that cannot go on ends the training with its own error.
+#[test]
+fn a_worker_that_fails_stops_the_others() {
+    let place = Place::new(Keep::default());
+    let fit = Fit {
+        optimizer: &steady(),
+        steps: 60,
+        recipe: "line".to_owned(),
+        denoiser: &place.denoiser,
+        checkpoints: &place.checkpoints,
+        explosion: 20.0,
+        ahead: 1,
+        interrupted: &AtomicBool::new(false),
+    };
+    let made = std::sync::atomic::AtomicUsize::new(0);
+    let make = |_: &<B as BackendTypes>::Device| {
+        anyhow::ensure!(made.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2, "no memory for a third");
+        Ok((line(), SOUND))
+    };
+    let mut observer = StopAfter { left: Cell::new(u64::MAX), heard: vec![0] };
+    let error = fit.run_on::<B, _, _>(&vec![Default::default(); 3], make, &mut observer).unwrap_err();
+    assert_eq!(error.to_string(), "no memory for a third");
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl<'a> Validation<'a> {
     }
 
     fn level<B: DenoiserBackend>(&self, net: &Denoiser<B>, timestep: usize) -> f64 {
-        let device = B::Device::default();
+        let device = net.embedding().class.val().device();
         let each = self.network.shape.len();
         let mut sum = 0.0;
         for (begin, labels) in self.labels.chunks(BATCH).enumerate() {

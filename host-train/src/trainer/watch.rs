@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Checkpoints, Keep, Saved};
 use super::fit::{Done, Observer, Verdict};
-use super::run_log::RunLog;
+use super::run_log::{RunLog, Wishes};
 use super::validation::{Validated, Validation};
 use crate::dataset::Split;
 use crate::denoiser::DenoiserFile;
@@ -127,9 +127,9 @@ pub struct Watching<'a, 'b, B: Backend> {
 }
 
 impl<'a> Watch<'a> {
-    /// The observer that computes on `B`.
-    pub fn on<B: Backend>(&mut self) -> Watching<'a, '_, B> {
-        Watching { watch: self, device: B::Device::default() }
+    /// The observer that computes on a device.
+    pub fn on<B: Backend>(&mut self, device: &B::Device) -> Watching<'a, '_, B> {
+        Watching { watch: self, device: device.clone() }
     }
 }
 
@@ -138,10 +138,20 @@ impl<B: DenoiserBackend> Observer for Watching<'_, '_, B> {
         self.watch.log.begin(saved)
     }
 
-    fn step(&mut self, done: &Done, ema: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
-        let wishes = self.watch.log.step(done)?;
+    fn is_due(&self, step: u64, steps: u64) -> bool {
+        let WatchConfig { validate_every, score_every, sample_every, .. } = self.watch.config;
+        [validate_every, score_every, sample_every].into_iter().any(|&every| falls_due(every, step, steps))
+    }
+
+    fn steps(&mut self, done: &[Done], ema: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
+        let mut wishes = Wishes::default();
+        for done in done {
+            let Wishes { stop, sample } = self.watch.log.step(done)?;
+            wishes = Wishes { stop: wishes.stop || stop, sample: wishes.sample || sample };
+        }
+        let Some(&Done { step, steps, .. }) = done.last() else { return Ok(Verdict::GoOn) };
         let config = self.watch.config;
-        let due = |every: u64| every > 0 && (done.step.is_multiple_of(every) || done.step == done.steps);
+        let due = |every: u64| falls_due(every, step, steps);
         let validate = due(config.validate_every) && self.watch.validation.is_some();
         let score = due(config.score_every) && self.watch.scorer.is_some();
         let sample = wishes.sample || due(config.sample_every);
@@ -149,18 +159,23 @@ impl<B: DenoiserBackend> Observer for Watching<'_, '_, B> {
             let file = DenoiserFile { parameters: ema(), ..self.watch.denoiser.clone() };
             let net = file.net::<B>(&self.device)?;
             if validate {
-                self.validate(done.step, &net, &file)?;
+                self.validate(step, &net, &file)?;
             }
             if score {
-                self.score(done.step, &net, &file)?;
+                self.score(step, &net, &file)?;
             }
             if sample {
-                self.sample(done.step, &net)?;
+                self.sample(step, &net)?;
             }
             self.watch.log.note("");
         }
         Ok(if wishes.stop { Verdict::Stop } else { Verdict::GoOn })
     }
+}
+
+/// Whether what is done every so many steps, 0 for never, is done after `step` of `steps`.
+fn falls_due(every: u64, step: u64, steps: u64) -> bool {
+    every > 0 && (step.is_multiple_of(every) || step == steps)
 }
 
 impl<B: DenoiserBackend> Watching<'_, '_, B> {

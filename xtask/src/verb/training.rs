@@ -49,15 +49,19 @@ fn build(what: &[&str]) -> Result<()> {
     run_program(Command::new("cargo").current_dir(root()).args(["build", "--locked", "--workspace"]).args(what))
 }
 
-/// The features of mote-train that the backend named by `arguments` needs.
+/// The features of mote-train that the backend and the devices named by `arguments` need.
 fn features(arguments: &[OsString]) -> &'static [&'static str] {
     let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
-    let backend = words.iter().enumerate().find_map(|(index, word)| match word.strip_prefix("--backend")? {
-        "" => words.get(index + 1).map(|name| name.as_ref()),
-        rest => rest.strip_prefix('='),
-    });
-    match backend {
+    let value = |option: &str| {
+        words.iter().enumerate().find_map(|(index, word)| match word.strip_prefix(option)? {
+            "" => words.get(index + 1).map(|name| name.as_ref()),
+            rest => rest.strip_prefix('='),
+        })
+    };
+    let several = value("--devices").is_some_and(|devices| devices == "all" || devices.contains(','));
+    match value("--backend") {
         Some("ndarray") => &["mote-train/ndarray"],
+        Some("cuda") if several => &["mote-train/nccl"],
         Some("cuda") => &["mote-train/cuda"],
         _ => &[],
     }

@@ -1,7 +1,7 @@
 use burn::backend::{Autodiff, Flex};
 
 use super::*;
-use crate::dataset::{Dataset, SampleShape, Values};
+use crate::dataset::{Augment, Dataset, SampleShape, Values};
 use crate::denoiser::{Architecture, MlpConfig, UNetConfig, gradients, parameters, set_parameters};
 use crate::diffusion::{Likelihood, LowResolution, Objective, ScheduleConfig};
 use crate::trainer::{AdamW, Decay, Ema};
@@ -65,6 +65,19 @@ fn data(shape: SampleShape) -> Dataset {
     Dataset::new(shape, values, labels, vec!["up".to_owned(), "down".to_owned()])
 }
 
+fn task<'a>(
+    config: &'a TeacherConfig,
+    network: &'a DenoiserConfig,
+    diffusion: &'a Diffusion,
+    data: &'a Dataset,
+) -> TeacherTask<'a, Flex> {
+    TeacherTask::new(config, network, diffusion, data.train(), 1, Placement::Device, &Default::default())
+}
+
+fn step_loss(task: &TeacherTask<'_, Flex>, net: &Denoiser<Train>, step: u64, part: Part) -> Tensor<Train, 1> {
+    task.loss(net, task.host.plan(step, part))
+}
+
 const SHAPES: [SampleShape; 3] = [SampleShape::image(4, 6, 3), SampleShape::signal(8, 2), SampleShape::vector(3)];
 
 fn worst(a: Tensor<Flex, 4>, b: Tensor<Flex, 4>) -> f32 {
@@ -82,9 +95,9 @@ fn input_and_target_are_of_the_same_noise() {
             // Not too near the end, where epsilon says little of the data.
             let config =
                 TeacherConfig { noise, timesteps: TimeSampling::Lognormal { mean: -1.0, std: 0.7 }, ..teacher() };
-            let task = TeacherTask::new(&config, &network, &process, data.train(), 1);
+            let task = task(&config, &network, &process, &data);
             for step in 0..5 {
-                let (examples, _) = task.examples::<Flex>(step, &Default::default());
+                let (examples, _) = task.examples(task.host.plan(step, Part::ALL));
                 let found = process.estimate(&examples.x, &examples.target, &examples.times.times);
                 assert!(worst(found, examples.images) < 1e-4, "{objective:?} {time:?} {step}");
             }
@@ -101,13 +114,13 @@ fn trained(
 ) -> (Denoiser<Train>, Vec<f32>) {
     config.check(process, network).unwrap();
     let (data, diffusion) = (data(network.shape), process.build().unwrap());
-    let task = TeacherTask::new(config, network, &diffusion, data.train(), 1);
+    let task = task(config, network, &diffusion, &data);
     let mut net = network.init::<Train>(1, &Default::default()).unwrap();
     let mut state = AdamW::new(parameters(&net).inner(), &config.optimizer);
     let mut losses = Vec::new();
     for step in 0..steps {
         net = set_parameters(net, Tensor::from_inner(state.vectors.parameters.clone()));
-        let loss = task.loss(&net, step, Part::ALL);
+        let loss = step_loss(&task, &net, step, Part::ALL);
         losses.push(loss.clone().into_scalar());
         let gradient = gradients(&net, &loss.backward());
         (state, _) = state.update(gradient, &config.optimizer, steps);
@@ -176,12 +189,44 @@ fn the_loss_of_the_parts_is_the_loss_of_the_whole() {
     for shape in SHAPES {
         let (network, data) = (network(shape), data(shape));
         let (config, diffusion) = (teacher(), diffusion(Objective::V).build().unwrap());
-        let task = TeacherTask::new(&config, &network, &diffusion, data.train(), 1);
+        let task = task(&config, &network, &diffusion, &data);
         let net = network.init::<Train>(1, &Default::default()).unwrap();
-        let loss = |part| -> f32 { task.loss(&net, 3, part).into_scalar() };
+        let loss = |part| -> f32 { step_loss(&task, &net, 3, part).into_scalar() };
         let parts: f32 = (0..4).map(|index| loss(Part { index, of: 4 })).sum();
         let whole = loss(Part::ALL);
         assert!((parts / 4.0 - whole).abs() < 1e-5 * whole, "{shape}: {parts} in parts, {whole} as a whole");
+    }
+}
+
+/// The examples of a part are the part of the examples, whatever is done to data and noise, wherever the data are.
+#[test]
+fn a_part_and_streamed_data_are_the_same_examples() {
+    let shape = SHAPES[0];
+    let (network, data) = (DenoiserConfig { condition_channels: 3, ..network(shape) }, data(shape));
+    let low_resolution = Some(LowResolution { factor: 2, noise: 0.1 });
+    let process = DiffusionConfig { low_resolution, ..diffusion(Objective::V) }.build().unwrap();
+    for immiscible in [false, true] {
+        let noise = NoiseConfig { offset: 0.2, pyramid: 0.5, immiscible };
+        let config = TeacherConfig { noise, augment: Augmentation(vec![Augment::Shift(1)]), ..teacher() };
+        let on_device = task(&config, &network, &process, &data);
+        let device = Default::default();
+        let streamed = TeacherTask::<Flex>::new(&config, &network, &process, data.train(), 1, Placement::Host, &device);
+        let whole = on_device.examples(on_device.host.plan(5, Part::ALL)).0;
+        for index in 0..4 {
+            let part = Part { index, of: 4 };
+            for task in [&on_device, &streamed] {
+                let found = task.examples(task.host.plan(5, part)).0;
+                let same = |found: Tensor<Flex, 4>, whole: &Tensor<Flex, 4>| {
+                    assert_eq!(worst(found, part.narrow(whole.clone())), 0.0, "part {index}, immiscible {immiscible}");
+                };
+                same(found.images, &whole.images);
+                same(found.x, &whole.x);
+                same(found.target, &whole.target);
+                same(found.given.unwrap(), whole.given.as_ref().unwrap());
+                assert_eq!(found.labels, part.slice(&whole.labels));
+                assert_eq!(found.times.times, part.slice(&whole.times.times));
+            }
+        }
     }
 }
 
@@ -193,10 +238,10 @@ fn the_hybrid_losss_bound_does_not_move_the_mean() {
     let (data, diffusion) = (data(shape), diffusion(Objective::Epsilon).build().unwrap());
     let last_layer = |loss: LossConfig| -> Vec<f32> {
         let config = TeacherConfig { loss, ..teacher() };
-        let task = TeacherTask::new(&config, &network, &diffusion, data.train(), 1);
+        let task = task(&config, &network, &diffusion, &data);
         let net = network.init::<Train>(1, &Default::default()).unwrap();
         let Denoiser::UNet(unet) = &net else { unreachable!() };
-        let gradient = unet.conv_out.weight.val().grad(&task.loss(&net, 0, Part::ALL).backward()).unwrap();
+        let gradient = unet.conv_out.weight.val().grad(&step_loss(&task, &net, 0, Part::ALL).backward()).unwrap();
         gradient.into_data().to_vec().unwrap()
     };
     let (simple, hybrid) = (last_layer(LossConfig::Simple), last_layer(LossConfig::Hybrid { lambda: 10.0 }));
@@ -215,17 +260,17 @@ fn half_of_the_samples_see_their_own_estimate() {
     let process = DiffusionConfig { low_resolution, ..diffusion(Objective::V) };
     let (config, data, diffusion) = (teacher(), data(shape), process.build().unwrap());
     config.check(&process, &network).unwrap();
-    let task = TeacherTask::new(&config, &network, &diffusion, data.train(), 1);
-    let (examples, _) = task.examples::<Train>(0, &Default::default());
+    let task = task(&config, &network, &diffusion, &data);
+    let (examples, _) = task.examples(task.host.plan(0, Part::ALL));
     let net = network.init::<Train>(1, &Default::default()).unwrap();
-    let Examples { x, times, labels, given, .. } = examples;
+    let own = task.own_estimate(&net.valid(), &examples);
+    let Examples { x, times, given, .. } = examples;
     let given = given.unwrap();
-    let own = task.own_estimate(&net, &x, &times.times, &labels, Some(&given));
-    let extra = task.network.extra(&x, Some(own), Some(given.clone())).unwrap().inner();
+    let extra = task.network.extra(&x, Some(own), Some(given.clone())).unwrap();
     assert_eq!(extra.dims(), [8, 6, 4, 6]);
-    assert_eq!(worst(extra.clone().narrow(1, 3, 3), given.inner()), 0.0);
+    assert_eq!(worst(extra.clone().narrow(1, 3, 3), given), 0.0);
     // The untrained network's v is zero, so its estimate is `signal x`, within the pixels' range.
-    let estimate = diffusion.estimate(&x, &x.zeros_like(), &times.times).inner().clamp(-1.0, 1.0);
+    let estimate = diffusion.estimate(&x, &x.zeros_like(), &times.times).clamp(-1.0, 1.0);
     for sample in 0..8 {
         let [seen, whole] = [&extra, &estimate].map(|x| x.clone().narrow(0, sample, 1).narrow(1, 0, 3));
         let expected = if sample % 2 == 0 { whole } else { whole.zeros_like() };
