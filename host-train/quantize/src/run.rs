@@ -49,7 +49,7 @@ impl<'g> Sampler<'g> {
     }
 
     /// Draws one sample, height x width x channels; of `request` the class, the seed and the sample count.
-    pub fn draw(&mut self, request: Request<'_'>, observer: &mut impl Observer) -> Vec<f32> {
+    pub fn draw(&mut self, request: Request<'_>, observer: &mut impl Observer) -> Vec<f32> {
         let unit = f32::from(STATE_ONE);
         let noise = |noise_use| normals(request.seed, request.sample, noise_use).map(move |z| f32::from(z) / unit);
         for (x, z) in self.values[STATE].iter_mut().zip(noise(NoiseUse::Start)) {
