@@ -36,6 +36,7 @@ extern crate std;
 
 mod board;
 mod flash_store;
+mod inputs;
 mod line;
 mod serve;
 mod session;
