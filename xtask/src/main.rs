@@ -74,6 +74,8 @@ enum Verb {
     Keygen(verb::sign::KeygenArguments),
     /// Sign a model: FILE.sig beside it, which `flash` and updates pass on to the board
     Sign(verb::sign::SignArguments),
+    /// Make a stand-alone firmware project for a board
+    NewFirmware(verb::new_firmware::Arguments),
     /// Count what the kernels cost on an emulated chip, beside what others measured
     Bench(verb::bench::Arguments),
     /// What continuous integration runs: `test`, without progress bars
@@ -115,6 +117,7 @@ fn main() -> ExitCode {
         Verb::Flash(arguments) => verb::flash::run(&arguments),
         Verb::Keygen(arguments) => verb::sign::keygen(&arguments),
         Verb::Sign(arguments) => verb::sign::sign(&arguments),
+        Verb::NewFirmware(arguments) => verb::new_firmware::run(&arguments),
         Verb::Bench(arguments) => verb::bench::run(&arguments),
     };
     match result {

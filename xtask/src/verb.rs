@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod flash;
 pub(crate) mod generate;
 pub(crate) mod inspect;
+pub(crate) mod new_firmware;
 pub(crate) mod setup;
 pub(crate) mod sign;
 pub(crate) mod test;

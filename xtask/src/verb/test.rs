@@ -1,7 +1,7 @@
 //! `test` and `ci`: every check and every test, with one closing line.
 
-use super::setup;
-use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, QEMU_M4, USER_EMULATOR};
+use super::{new_firmware, setup};
+use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, HARDWARE, QEMU_M4, USER_EMULATOR};
 use crate::cycles::Model;
 use crate::drawing::{self, Wanted};
 use crate::emulator::{self, Emulator};
@@ -13,6 +13,7 @@ use crate::{firmware, model_file};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use mote_core::selftest;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -36,6 +37,10 @@ const SEEDS_OF_SMALL_MODEL: u64 = 3;
 
 /// The table of sizes: board, flash, RAM without the arena, stack.
 const SIZES: &str = include_str!("../../../core/docs/size.md");
+/// The same of the real boards: board, flash, RAM without the arena, both with the released model.
+const BOARD_SIZES: &str = include_str!("../../../firmware/sizes.md");
+/// The real boards' program that answers a host.
+const SERVER: &str = "serve";
 /// Another compiler's code may differ by one part in so many, and by so many bytes.
 const SIZE_TOLERANCE: u64 = 25;
 const SIZE_SLACK: u64 = 64;
@@ -68,7 +73,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut tally = Tally { filter: arguments.filter.as_deref(), passed: 0, skipped: 0, failed: Vec::new() };
     setup::run(&setup::Arguments::default())?;
     tally.program("fmt", cargo(&["fmt", "--all", "--check"]));
-    tally.program("fmt firmware", firmware_cargo(&["fmt", "--all", "--check"]));
+    for workspace in ["firmware", "firmware/esp32c3"] {
+        tally.program(&format!("fmt {workspace}"), cargo_in(workspace, &["fmt", "--all", "--check"]));
+    }
     tally.program("clippy", cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"]));
     let mut doc = cargo(&["doc", "--locked", "--workspace", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings");
@@ -86,6 +93,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
     }
+    for board in &HARDWARE {
+        tally.check(&format!("boards: {}", board.name), || build_real_board(board));
+    }
+    for board in [&EMULATED[0], &EMULATED[3], &EMULATED[5]] {
+        tally.check(&format!("new-firmware: {}", board.name), || new_firmware(board));
+    }
+    tally.check("new-firmware: a real board", || new_real_firmware(&HARDWARE[1]));
     for features in ["+neon", "+dotprod"] {
         tally.check(&format!("kernels on AArch64 {features}"), || kernels_on_aarch64(features));
     }
@@ -148,9 +162,9 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-fn firmware_cargo(arguments: &[&str]) -> Command {
+fn cargo_in(workspace: &str, arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
-    command.current_dir(root().join("firmware"));
+    command.current_dir(root().join(workspace));
     command
 }
 
@@ -229,15 +243,68 @@ fn size(board: &'static Board) -> Result<Verdict> {
     let stack: u64 = stack.context("the chip did not log its stack")?.parse()?;
     let (flash, ram) = (drawn.firmware.flash, drawn.firmware.ram - drawn.firmware.arena_capacity()?);
     let measured = [flash, ram, stack];
-    println!("| {} | {flash} | {ram} | {stack} |", board.name);
-    let recorded = SIZES.lines().find_map(|line| line.strip_prefix(&format!("| {} |", board.name)));
-    let recorded = recorded.with_context(|| format!("core/docs/size.md has no row for {}", board.name))?;
-    let recorded = recorded.split('|').filter_map(|cell| cell.trim().parse::<u64>().ok());
-    let recorded: Vec<u64> = recorded.collect();
+    compare_sizes(SIZES, "core/docs/size.md", board, &measured)?;
+    Ok(Verdict::Passed)
+}
+
+/// A board's row of a table of sizes says what was measured, as near as two compilers come to each other.
+fn compare_sizes(table: &str, name: &str, board: &Board, measured: &[u64]) -> Result<()> {
+    let cells: Vec<String> = measured.iter().map(u64::to_string).collect();
+    println!("| {} | {} |", board.name, cells.join(" | "));
+    let recorded = table.lines().find_map(|line| line.strip_prefix(&format!("| {} |", board.name)));
+    let recorded =
+        recorded.with_context(|| format!("{name} has no row for {}: put the line above there", board.name))?;
+    let recorded: Vec<u64> = recorded.split('|').filter_map(|cell| cell.trim().parse().ok()).collect();
     let fits = |(&now, &then): (&u64, &u64)| now.abs_diff(then) <= then / SIZE_TOLERANCE + SIZE_SLACK;
     if recorded.len() != measured.len() || !measured.iter().zip(&recorded).all(fits) {
-        bail!("core/docs/size.md says {recorded:?}: if the change is meant, put the line above there");
+        bail!("{name} says {recorded:?}: if the change is meant, put the line above there");
     }
+    Ok(())
+}
+
+/// All programs of a real board build, and the server takes what the table of sizes says.
+fn build_real_board(board: &Board) -> Result<Verdict> {
+    for program in firmware::programs(board)? {
+        if program != SERVER {
+            firmware::build(board, &program)?;
+        }
+    }
+    let server = firmware::build(board, SERVER)?;
+    let model = model_file::read(&root().join(RELEASED_MODEL))?;
+    let (flash, ram) = (server.flash, server.ram - server.arena_capacity()?);
+    let with_model = [flash + model.bytes().len() as u64, ram + model.arena_len() as u64];
+    compare_sizes(BOARD_SIZES, "firmware/sizes.md", board, &[flash, ram, with_model[0], with_model[1]])?;
+    Ok(Verdict::Passed)
+}
+
+/// A new project for an emulated board builds and draws the host's bytes.
+fn new_firmware(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let folder = tempfile::tempdir()?;
+    let (out, path) = (folder.path().join("mine"), root().join(RELEASED_MODEL));
+    new_firmware::run(&new_firmware::Arguments { board, out: out.clone(), model: path.clone() })?;
+    let mut command = embedded_cargo(board.target)?;
+    command.current_dir(&out).args(["run", "--quiet", "--release", "--target-dir"]);
+    run_program(command.arg(firmware::target_dir(board).join("new-firmware")))?;
+    let model = model_file::read(&path)?;
+    let host = drawing::on_host(&model, &Wanted { seed: 1, samples: 0..1, class: Some(0), ..Wanted::default() })?;
+    let head = format!("P5\n{} {}\n255\n", model.width(), model.height());
+    if fs::read(out.join("picture.pgm"))? != [head.as_bytes(), &host.pixels].concat() {
+        bail!("the new project's picture differs from the host's");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// A new project for a real board builds.
+fn new_real_firmware(board: &'static Board) -> Result<Verdict> {
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("mine");
+    new_firmware::run(&new_firmware::Arguments { board, out: out.clone(), model: root().join(RELEASED_MODEL) })?;
+    let mut command = embedded_cargo(board.target)?;
+    command.current_dir(&out).args(["build", "--quiet", "--profile", "small", "--bins", "--target-dir"]);
+    run_program(command.arg(firmware::target_dir(board)))?;
     Ok(Verdict::Passed)
 }
 
