@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod data;
 pub(crate) mod demo;
+pub(crate) mod device;
 pub(crate) mod flash;
 pub(crate) mod generate;
 pub(crate) mod inspect;

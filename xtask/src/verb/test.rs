@@ -8,11 +8,15 @@ use crate::emulator::{self, Emulator};
 use crate::images::write_whole;
 use crate::places::{firmware_target_dir, root};
 use crate::process::run as run_program;
+use crate::remote::{Place, Remote};
+use crate::task::Task;
 use crate::toolchain::{Toolchain, embedded_cargo, find};
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use mote_core::selftest;
+use mote_client::Timing;
+use mote_client::protocol::State;
+use mote_core::{Resampling, selftest};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -92,6 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("size on {}", board.name), || size(board));
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
+        tally.check(&format!("a conversation with {}", board.name), || conversation(board));
     }
     for board in &HARDWARE {
         tally.check(&format!("boards: {}", board.name), || build_real_board(board));
@@ -229,6 +234,52 @@ fn same_pictures(board: &'static Board) -> Result<Verdict> {
     }
     println!("{}: {seeds} seeds, {} classes, the same bytes", model.name(), model.classes());
     Ok(Verdict::Passed)
+}
+
+/// The board answers on its serial port: who it is, every request with the host's bytes, a benchmark, a cancel, its self-test.
+fn conversation(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let folder = tempfile::tempdir()?;
+    let path = small_model(folder.path())?;
+    let model = model_file::read(&path)?;
+    let place = Place::Emulated(board);
+    let picture: Vec<u8> = (0..model.sample_len()).map(|i| (7 * i) as u8).collect();
+    let mask: Vec<u8> = (0..model.sample_len()).map(|i| (i % 3) as u8).collect();
+    for task in [
+        Task::Whole,
+        Task::From(picture.clone(), 1),
+        Task::Interpolate(9, 0..2),
+        Task::Inpaint(picture, mask, Resampling::default()),
+    ] {
+        let wanted = Wanted { seed: 5, samples: 0..2, class: Some(1), task };
+        if drawing::on_board(&place, &path, &wanted)? != drawing::on_host(&model, &wanted)? {
+            bail!("the board's pixels differ from the host's: {:?}", wanted.task);
+        }
+    }
+    let mut remote = Remote::connect(&place, Some(&path), Timing::default())?;
+    let name = remote.client.identify()?.board.to_owned();
+    if name != board.name {
+        bail!("{} says that it is {name}", board.name);
+    }
+    let measured = remote.ask(|client| client.benchmark(2, |_| ()))?;
+    if measured.seconds_per_sample <= 0.0 || measured.longest_layer > measured.seconds_per_sample {
+        bail!("the board's clock is broken: {measured:?}");
+    }
+    remote.ask(|client| client.begin_benchmark(u16::MAX))?;
+    remote.ask(|client| client.cancel())?;
+    let state = remote.ask(|client| client.status())?.state;
+    if state != State::Cancelled {
+        bail!("a cancelled job is {state:?}");
+    }
+    let hash = remote.ask(|client| client.selftest())?;
+    println!("{name}: {measured:?}, self-test {hash:08x}");
+    if hash != selftest::EXPECTED {
+        Err(anyhow!("the host's self-test gives {:08x}", selftest::EXPECTED))
+    } else {
+        Ok(Verdict::Passed)
+    }
 }
 
 /// What `generate` takes stays what the table of sizes says, and its stack is measured.
