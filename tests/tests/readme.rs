@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Pages for users, from the repository's root.
-const PAGES: [&str; 3] = ["README.md", "host-train/README.md", "host-train/dataset/README.md"];
+const PAGES: [&str; 4] = ["README.md", "firmware/README.md", "host-train/README.md", "host-train/dataset/README.md"];
 
 fn page(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))

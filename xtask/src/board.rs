@@ -204,7 +204,9 @@ pub(crate) const HARDWARE: [Board; 6] = [
     Board {
         name: "rp2350",
         package: "rp2350",
-        target: "thumbv8m.main-none-eabi",
+        // With hardware floating point, though nothing here computes with it: so the HAL turns that unit on for both cores,
+        // which the compiler uses to move data.
+        target: "thumbv8m.main-none-eabihf",
         cpu: Some("cortex-m33"),
         processor: "Raspberry Pi Pico 2 (RP2350, 2 x Cortex-M33, 150 MHz)",
         // QSPI flash of 4 MiB, sectors of 4 KiB, pages of 256 bytes (RP2350 datasheet, 2.2 and 12.14).
@@ -252,7 +254,7 @@ pub(crate) const HARDWARE: [Board; 6] = [
         package: "stm32f4",
         target: "thumbv7em-none-eabi",
         cpu: None,
-        processor: "STM32F405RG (Cortex-M4F, 168 MHz)",
+        processor: "Adafruit Feather STM32F405 (STM32F405RG, Cortex-M4F, 168 MHz)",
         // 1 MiB: sectors of 16, 16, 16, 16, 64 and seven times 128 KiB (RM0090, table 5). The slots have three of the last
         // each, and one sector of them stays free for the firmware.
         memory: Memory {
@@ -271,7 +273,7 @@ pub(crate) const HARDWARE: [Board; 6] = [
         package: "stm32h7",
         target: "thumbv7em-none-eabi",
         cpu: None,
-        processor: "NUCLEO-H743ZI (STM32H743ZI, Cortex-M7, 480 MHz)",
+        processor: "NUCLEO-H743ZI (STM32H743ZI, Cortex-M7, 400 MHz)",
         // 2 MiB in two banks, sectors of 128 KiB, flash words of 32 bytes with a check code (RM0433, 4.3). The slots are in
         // the second bank: writing it does not stop code in the first. The RAM is the AXI SRAM.
         memory: Memory {
@@ -340,11 +342,13 @@ pub(crate) const AARCH64: &str = "aarch64-unknown-linux-musl";
 pub(crate) const USER_EMULATOR: &str = "qemu-aarch64";
 
 /// The targets that mote-core must build for: the boards' and the browser's.
-pub(crate) const CORE_TARGETS: [&str; 5] = [
+pub(crate) const CORE_TARGETS: [&str; 7] = [
     "thumbv7em-none-eabi",
     "thumbv6m-none-eabi",
     "thumbv8m.main-none-eabi",
+    "thumbv8m.main-none-eabihf",
     "riscv32imac-unknown-none-elf",
+    "riscv32imc-unknown-none-elf",
     "wasm32-unknown-unknown",
 ];
 

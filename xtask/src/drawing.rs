@@ -1,14 +1,16 @@
-//! Drawing samples on the host or on an emulated chip.
+//! Drawing samples: on the host, on boards that answer, and on emulated chips whose instructions are counted.
 
 use crate::UsageError;
 use crate::board::Board;
 use crate::elf::Firmware;
 use crate::emulator::Emulator;
 use crate::images::Samples;
+use crate::remote::{Place, Remote};
 use crate::task::Task;
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use mote_client::Timing;
 use mote_core::{Generator, Model, Request, aligned};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -93,7 +95,47 @@ pub(crate) fn states_on_host(model: &Model<'_>, requests: &[Request<'_>]) -> Res
     Ok(states)
 }
 
-/// Draws on an emulated chip, on as many chips as this machine has cores.
+/// Draws on a board that answers; of emulated boards, on as many as this machine has cores.
+pub(crate) fn on_board(place: &Place, path: &Path, wanted: &Wanted) -> Result<Samples> {
+    let model = model_file::read(path)?;
+    wanted.check(&model)?;
+    let parts = if let Place::Emulated(_) = place { split(wanted) } else { vec![wanted.clone()] };
+    let bar = progress_bar(wanted.samples.end - wanted.samples.start);
+    let draw = |part: Wanted| -> Result<Vec<u8>> {
+        let mut remote = Remote::connect(place, Some(path), Timing::default())?;
+        remote.check_model(&model)?;
+        let mut pixels = Vec::new();
+        for sample in part.samples.clone() {
+            let request = part.request(&model, sample);
+            pixels.extend(remote.ask(|client| client.draw(&request, |_| ()))?);
+            bar.inc(1);
+        }
+        Ok(pixels)
+    };
+    let parts: Vec<Result<Vec<u8>>> = thread::scope(|scope| {
+        let draw = &draw;
+        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || draw(part))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a drawing thread does not panic")).collect()
+    });
+    bar.finish_and_clear();
+    let pixels = parts.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    Ok(samples(&model, pixels))
+}
+
+/// Draws on a board that answers: the states, Q12.
+pub(crate) fn states_on_board(place: &Place, path: &Path, requests: &[Request<'_>]) -> Result<Vec<Vec<i16>>> {
+    let model = model_file::read(path)?;
+    let mut remote = Remote::connect(place, Some(path), Timing::default())?;
+    remote.check_model(&model)?;
+    let mut states = Vec::new();
+    for request in requests {
+        remote.ask(|client| client.draw(request, |_| ()))?;
+        states.push(remote.ask(|client| client.read_values())?);
+    }
+    Ok(states)
+}
+
+/// Draws on an emulated chip and counts its instructions, on as many chips as this machine has cores.
 pub(crate) fn on_chip(board: &'static Board, path: &Path, wanted: &Wanted) -> Result<FromChip> {
     let model = model_file::read(path)?;
     wanted.check(&model)?;

@@ -2,7 +2,7 @@
 
 use crate::chip_log::Formats;
 use anyhow::{Context, Result, anyhow};
-use object::elf::{PT_LOAD, SHF_ALLOC};
+use object::elf::{PT_LOAD, SHF_ALLOC, SHF_WRITE};
 use object::read::elf::{ElfFile32, ProgramHeader};
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
 use std::collections::HashMap;
@@ -41,14 +41,15 @@ impl Firmware {
         let (mut flash, mut ram, mut code) = (0, 0, Vec::new());
         for section in file.sections() {
             let SectionFlags::Elf { sh_flags, .. } = section.flags() else { continue };
-            // riscv-rt reserves what RAM is left as a section.
-            let reserved = matches!(section.name(), Ok(".heap" | ".stack"));
+            // riscv-rt and esp-hal reserve what RAM is left as a section, and esp-hal the addresses of what lies elsewhere.
+            let reserved = matches!(section.name(), Ok(".heap" | ".stack" | ".rotext_dummy"));
             if reserved || sh_flags.0 & SHF_ALLOC.0 == 0 {
                 continue;
             }
             match section.kind() {
-                SectionKind::Data => (flash, ram) = (flash + section.size(), ram + section.size()),
                 SectionKind::UninitializedData => ram += section.size(),
+                // Data, and code that is copied to RAM with it.
+                _ if sh_flags.0 & SHF_WRITE.0 != 0 => (flash, ram) = (flash + section.size(), ram + section.size()),
                 _ => flash += section.size(),
             }
             if section.kind() == SectionKind::Text {

@@ -1,7 +1,10 @@
 //! Running firmware in QEMU.
 //!
 //! The firmware gets its arguments, writes its files and leaves its exit status by semihosting; its log is defmt frames on
-//! the emulator's standard output; the model is placed in flash; a plugin counts the instructions between two markers.
+//! the emulator's standard output; the model is placed in flash; a plugin counts the instructions between two markers. A program
+//! that answers on the board's serial port ([`Serving`]) is spoken with over TCP.
+
+mod serving;
 
 use crate::board::{Board, Machine};
 use crate::elf::Firmware;
@@ -14,8 +17,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+pub(crate) use serving::Serving;
+
 /// First QEMU release whose plugin interface the instruction counter speaks.
 const PLUGIN_SINCE: u32 = 9;
+
+/// Semihosting, for the log and the exit status at least.
+const SEMIHOSTING: &str = "enable=on,target=native";
 
 /// The file with the program's log, in the run's folder.
 const LOG: &str = "log.defmt";
@@ -129,20 +137,13 @@ impl Emulator {
     }
 
     fn start(&self, firmware: &Firmware, model: Option<&Path>, arguments: &[String], folder: &Path) -> Result<Child> {
-        let mut command = Command::new(self.machine.emulator);
-        command.current_dir(folder).args(["-machine", self.machine.name]).args(self.machine.options);
-        command.args(["-display", "none", "-monitor", "none", "-serial", "none"]);
-        command.arg("-kernel").arg(firmware.path.canonicalize()?);
-        let mut semihosting = "enable=on,target=native,arg=mote".to_owned();
+        let mut command = command(self.machine, firmware, model, folder)?;
+        command.args(["-serial", "none"]).stdin(Stdio::null());
+        let mut semihosting = format!("{SEMIHOSTING},arg=mote");
         for word in arguments {
             semihosting += &format!(",arg={}", escaped(word));
         }
         command.args(["-semihosting-config", &semihosting]);
-        if let Some(model) = model {
-            let (address, _) = firmware.model_region()?;
-            let model = escaped(&model.canonicalize()?.to_string_lossy());
-            command.args(["-device", &format!("loader,file={model},addr={address:#x},force-raw=on")]);
-        }
         if let Some(counter) = &self.counter {
             let begin = firmware.code_address("mote_mark_begin")?;
             let end = firmware.code_address("mote_mark_end")?;
@@ -150,11 +151,7 @@ impl Emulator {
             let blocks = if self.wants_blocks { format!(",blocks={BLOCKS}") } else { String::new() };
             command.args(["-plugin", &format!("{counter},begin={begin:#x},end={end:#x},out={COUNTS}{blocks}")]);
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(File::create(folder.join(LOG))?)
-            .stderr(File::create(folder.join(MESSAGES))?);
-        command.spawn().with_context(|| format!("cannot start {}", self.machine.emulator))
+        spawn(&mut command)
     }
 
     fn outcome(&self, firmware: &Firmware, folder: &Path, status: ExitStatus) -> Result<Outcome> {
@@ -177,6 +174,26 @@ impl Emulator {
         };
         Ok(Outcome { success: status.success(), log, counts, blocks })
     }
+}
+
+/// The emulator with a program and a model, its log and messages in `folder`.
+fn command(machine: &Machine, firmware: &Firmware, model: Option<&Path>, folder: &Path) -> Result<Command> {
+    let mut command = Command::new(machine.emulator);
+    command.current_dir(folder).args(["-machine", machine.name]).args(machine.options);
+    command.args(["-display", "none", "-monitor", "none"]);
+    command.arg("-kernel").arg(firmware.path.canonicalize()?);
+    if let Some(model) = model {
+        let (address, _) = firmware.model_region()?;
+        let model = model.canonicalize().with_context(|| format!("cannot read the model {}", model.display()))?;
+        let model = escaped(&model.to_string_lossy());
+        command.args(["-device", &format!("loader,file={model},addr={address:#x},force-raw=on")]);
+    }
+    command.stdout(File::create(folder.join(LOG))?).stderr(File::create(folder.join(MESSAGES))?);
+    Ok(command)
+}
+
+fn spawn(command: &mut Command) -> Result<Child> {
+    command.spawn().with_context(|| format!("cannot start {}", command.get_program().to_string_lossy()))
 }
 
 /// The emulator's major version, if it is installed.

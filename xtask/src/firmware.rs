@@ -7,6 +7,7 @@ use crate::process::{capture, run};
 use crate::toolchain::embedded_cargo;
 use anyhow::{Context, Result, bail};
 use ed25519_compact::PublicKey;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -28,8 +29,12 @@ impl Profile {
         }
     }
 
-    fn of(program: &str) -> Self {
-        if matches!(program, "generate" | "device" | "serve") { Profile::Small } else { Profile::Release }
+    fn of(board: &Board, program: &str) -> Self {
+        if matches!(program, "generate" | "device") || board.machine().is_none() {
+            Profile::Small
+        } else {
+            Profile::Release
+        }
     }
 }
 
@@ -40,15 +45,32 @@ pub(crate) fn build(board: &Board, program: &str) -> Result<Firmware> {
 
 /// The same firmware, which takes models only if they are signed with this key.
 pub(crate) fn build_with_key(board: &Board, program: &str, key: Option<&PublicKey>) -> Result<Firmware> {
-    let profile = Profile::of(program);
+    let profile = Profile::of(board, program);
     let mut cargo = cargo_build(board, profile)?;
-    cargo.args(["--package", board.package, "--bin", program]);
+    cargo.args(["--bin", program]);
     if let Some(key) = key {
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         cargo.args(["--features", "mote-device/ed25519"]).env("MOTE_PUBLIC_KEY", hex);
     }
     run(&mut cargo).with_context(|| format!("the firmware for {} does not build", board.name))?;
-    Firmware::read(&target_dir(board).join(board.target).join(profile.name()).join(program))
+    let built = target_dir(board).join(board.target).join(profile.name()).join(program);
+    if board.machine().is_some() {
+        return Firmware::read(&built);
+    }
+    // Real boards that share a target share the name of the file too.
+    let own = target_dir(board).join(format!("{}-{program}", board.name));
+    fs::copy(&built, &own).with_context(|| format!("cannot copy {}", built.display()))?;
+    Firmware::read(&own)
+}
+
+/// The names of the programs of a board's package.
+pub(crate) fn programs(board: &Board) -> Result<Vec<String>> {
+    let folder = root().join("firmware").join(board.package).join("src/bin");
+    let entries = fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let name = |path: PathBuf| path.file_stem().map(|name| name.to_string_lossy().into_owned());
+    let mut names: Vec<String> = entries.flatten().filter_map(|entry| name(entry.path())).collect();
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// Links a program that does all of core's work on a chip and that cannot be linked if any of it may panic. Then links it
@@ -74,14 +96,16 @@ fn prove_panic_free_in(board: &Board, profile: Profile) -> Result<()> {
     }
 }
 
-/// Each board has its own folder: two that share a target do not share its compiler flags.
-fn target_dir(board: &Board) -> PathBuf {
-    firmware_target_dir().join(board.name)
+/// Each emulated board has its own folder: two that share a target do not share its compiler flags. The real ones have one:
+/// what their many dependencies run while compiling is built once.
+pub(crate) fn target_dir(board: &Board) -> PathBuf {
+    firmware_target_dir().join(board.machine().map_or("boards", |_| board.name))
 }
 
 fn cargo_build(board: &Board, profile: Profile) -> Result<Command> {
     let mut cargo = embedded_cargo(board.target)?;
-    cargo.current_dir(root().join("firmware"));
+    // There cargo finds the workspace: the firmware's or the package's own.
+    cargo.current_dir(root().join("firmware").join(board.package));
     cargo.args(["build", "--quiet", "--profile", profile.name(), "--locked", "--target", board.target, "--target-dir"]);
     cargo.arg(target_dir(board));
     if let Some(cpu) = board.cpu {

@@ -14,6 +14,7 @@ mod images;
 mod model_file;
 mod places;
 mod process;
+mod remote;
 mod series;
 mod task;
 mod toolchain;
@@ -68,12 +69,16 @@ enum Verb {
     Inspect(verb::inspect::Arguments),
     /// Draw pictures with a .mote file, on the host or on the emulated chip: the same bytes either way
     Generate(verb::generate::Arguments),
+    /// Ask a board that runs Mote's firmware: identity, self-test, benchmark, model slots
+    Device(verb::device::Arguments),
     /// Put firmware, a model or both on a board, real or emulated; show what lies where in its memory
     Flash(verb::flash::Arguments),
     /// Make a key for signing models: a secret file and a public one
     Keygen(verb::sign::KeygenArguments),
     /// Sign a model: FILE.sig beside it, which `flash` and updates pass on to the board
     Sign(verb::sign::SignArguments),
+    /// Make a stand-alone firmware project for a board
+    NewFirmware(verb::new_firmware::Arguments),
     /// Measure speed beside others: kernels on an emulated chip, training on this machine
     Bench(verb::bench::Arguments),
     /// What continuous integration runs: `test`, without progress bars
@@ -112,9 +117,11 @@ fn main() -> ExitCode {
         Verb::Report(arguments) => verb::training::run("report", &arguments),
         Verb::Inspect(arguments) => verb::inspect::run(&arguments),
         Verb::Generate(arguments) => verb::generate::run(&arguments),
+        Verb::Device(arguments) => verb::device::run(&arguments),
         Verb::Flash(arguments) => verb::flash::run(&arguments),
         Verb::Keygen(arguments) => verb::sign::keygen(&arguments),
         Verb::Sign(arguments) => verb::sign::sign(&arguments),
+        Verb::NewFirmware(arguments) => verb::new_firmware::run(&arguments),
         Verb::Bench(arguments) => verb::bench::run(&arguments),
     };
     match result {

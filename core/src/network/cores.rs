@@ -46,6 +46,16 @@ impl<'w> SecondCore<'w> {
         Ok(SecondCore { work: view::elements_mut(work) })
     }
 
+    /// Takes memory before the model is known: one that needs more is drawn by the first core alone.
+    ///
+    /// # Errors
+    /// [`ArenaError`] if the memory does not begin at a multiple of 4.
+    pub fn with_memory(memory: &'w mut [u8]) -> Result<Self, ArenaError> {
+        let whole = memory.len() & !1;
+        let work = ArenaError::check(memory, whole)?;
+        Ok(SecondCore { work: view::elements_mut(work) })
+    }
+
     /// Bytes.
     pub(crate) fn len(&self) -> usize {
         size_of_val(self.work)

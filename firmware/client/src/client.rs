@@ -2,9 +2,10 @@
 
 use crate::ClientError;
 use mote_core::format::checksum;
+use mote_core::{Request, Values};
 use mote_protocol::{
-    Command, DATA_LEN, Encoded, Error, FrameError, FromBoard, Header, Identity, Input, Job, Receiver, Reply, SlotInfo,
-    SlotState, State, Status, encode,
+    Command, DATA_LEN, Encoded, Error, Form, FrameError, FromBoard, Header, Identity, Input, Receiver, Reply, SlotInfo,
+    SlotState, State, Status, encode, values,
 };
 use std::hash::{BuildHasher, RandomState};
 use std::io::{ErrorKind, Read, Write};
@@ -115,13 +116,13 @@ impl<T: Read + Write> Client<T> {
         }
     }
 
-    /// Draws a sample and reads its pixels: height x width x channels. `picture` is what it starts with, if the job says so.
-    /// `progress` is called when the state changes, as far as the messages about it arrive.
+    /// Draws a sample and reads its pixels: height x width x channels. `progress` is called when the state changes, as far as
+    /// the messages about it arrive.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn draw(&mut self, job: Job, picture: &[u8], progress: impl FnMut(State)) -> Result<Vec<u8>, ClientError> {
-        self.begin_draw(job, picture)?;
+    pub fn draw(&mut self, request: &Request<'_>, progress: impl FnMut(State)) -> Result<Vec<u8>, ClientError> {
+        self.begin_draw(request)?;
         self.finish_draw(progress)
     }
 
@@ -130,26 +131,52 @@ impl<T: Read + Write> Client<T> {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn begin_draw(&mut self, job: Job, picture: &[u8]) -> Result<(), ClientError> {
-        for (offset, data) in parts(picture) {
-            self.done(&Command::WriteInput { input: Input::Picture, offset, data })?;
+    pub fn begin_draw(&mut self, request: &Request<'_>) -> Result<(), ClientError> {
+        for (input, values) in values(request) {
+            match values {
+                Values::Pixels(pixels) => self.write_input(input, pixels)?,
+                Values::Q12(values) => {
+                    self.write_input(input, &values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>())?;
+                }
+            }
         }
-        self.begin(&Command::Draw(job))
+        self.begin(&Command::Draw(request.into()))
     }
 
-    /// Waits until the sample that was begun last is drawn, and reads it.
+    fn write_input(&mut self, input: Input, bytes: &[u8]) -> Result<(), ClientError> {
+        if bytes.is_empty() {
+            // Otherwise what was written before would stay.
+            return self.done(&Command::WriteInput { input, offset: 0, data: &[] });
+        }
+        parts(bytes).try_for_each(|(offset, data)| self.done(&Command::WriteInput { input, offset, data }))
+    }
+
+    /// Waits until the sample that was begun last is drawn, and reads its pixels.
     ///
     /// # Errors
     /// [`ClientError`].
     pub fn finish_draw(&mut self, progress: impl FnMut(State)) -> Result<Vec<u8>, ClientError> {
         match self.wait(progress)? {
             State::Drawn { checksum: expected } => {
-                let pixels = self.read(|offset, len| Command::ReadSample { offset, len })?;
+                let pixels = self.read_sample(Form::Pixels)?;
                 let found = checksum(&pixels);
                 if found == expected { Ok(pixels) } else { Err(ClientError::Checksum { expected, found }) }
             }
             _ => Err(ClientError::Unexpected("draw")),
         }
+    }
+
+    /// Reads the values of the sample that was drawn last, 4096 for 1.0: what signals are made of.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn read_values(&mut self) -> Result<Vec<i16>, ClientError> {
+        let bytes = self.read_sample(Form::Q12)?;
+        Ok(bytes.as_chunks().0.iter().copied().map(i16::from_le_bytes).collect())
+    }
+
+    fn read_sample(&mut self, form: Form) -> Result<Vec<u8>, ClientError> {
+        self.read(|offset, len| Command::ReadSample { form, offset, len })
     }
 
     /// Ends the job in progress, if there is one.
@@ -166,7 +193,7 @@ impl<T: Read + Write> Client<T> {
     /// [`ClientError`].
     pub fn benchmark(&mut self, samples: u16, progress: impl FnMut(State)) -> Result<Benchmark, ClientError> {
         let hz = f64::from(self.identify()?.clock_hz);
-        self.begin(&Command::Benchmark { samples })?;
+        self.begin_benchmark(samples)?;
         match self.wait(progress)? {
             State::Benchmarked { samples, ticks, longest } => Ok(Benchmark {
                 samples,
@@ -175,6 +202,14 @@ impl<T: Read + Write> Client<T> {
             }),
             _ => Err(ClientError::Unexpected("benchmark")),
         }
+    }
+
+    /// Begins to draw so many samples and returns at once: a load that lasts until [`Client::cancel`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn begin_benchmark(&mut self, samples: u16) -> Result<(), ClientError> {
+        self.begin(&Command::Benchmark { samples })
     }
 
     /// Runs mote-core's self-test on the board and returns the hash, which is [`mote_core::selftest::EXPECTED`] on every

@@ -1,19 +1,21 @@
 //! The host's side of a board that draws.
 //!
-//! A [`Client`] speaks `mote-protocol` over anything that reads and writes: a serial port (`serial`), a pipe to an emulator
-//! ([`Pipe`]), memory in tests. It asks again when an answer does not come, so what it returns was received whole, or is an
-//! error that says why not.
+//! A [`Client`] speaks `mote-protocol` over anything that reads and writes: a serial port (`serial`, behind the feature of that
+//! name), a TCP connection to an emulator, memory in tests. It asks again when an answer does not come, so what it returns was
+//! received whole, or is an error that says why not.
 //!
 //! ```no_run
-//! use mote_client::{Client, Pipe, Timing};
-//! use mote_protocol::{Job, Start};
+//! use mote_client::{Client, Timing};
+//! use mote_core::Request;
+//! use std::net::TcpStream;
+//! use std::time::Duration;
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let mut emulator = std::process::Command::new("qemu-system-arm").spawn()?;
-//! # let (from_board, to_board) = (emulator.stdout.take().unwrap(), emulator.stdin.take().unwrap());
-//! let mut client = Client::connect(Pipe::new(from_board, to_board), Timing::default())?;
+//! let transport = TcpStream::connect("127.0.0.1:5555")?;
+//! transport.set_read_timeout(Some(Duration::from_millis(20)))?;
+//! let mut client = Client::connect(transport, Timing::default())?;
 //! println!("{:?}", client.identify()?);
-//! let job = Job { class: 9, seed: 1, sample: 0, first_row: 0, start: Start::Noise };
-//! let pixels = client.draw(job, &[], |state| println!("{state:?}"))?;
+//! let request = Request { class: 9, seed: 1, ..Request::default() };
+//! let pixels = client.draw(&request, |state| println!("{state:?}"))?;
 //! # Ok(())
 //! # }
 //! ```
@@ -21,11 +23,9 @@
 
 mod client;
 mod error;
-mod pipe;
 #[cfg(feature = "serial")]
 pub mod serial;
 
 pub use client::{Benchmark, Client, Timing};
 pub use error::ClientError;
 pub use mote_protocol as protocol;
-pub use pipe::Pipe;

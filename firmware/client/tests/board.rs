@@ -2,12 +2,12 @@
 
 mod desk;
 
-use desk::{ARENA, Desk, INPUT, Link, TIMING, client, drawn_here, job, model};
+use desk::{ARENA, Desk, INPUT, Link, TIMING, client, drawn_here, model, request};
 use mote_client::{Client, ClientError};
 use mote_core::format::checksum;
-use mote_core::selftest;
+use mote_core::{Aim, Known, Mix, Request, Resampling, Start, Stream, Values, selftest};
 use mote_device::{Board, FixedModel, Store, Stored, Update};
-use mote_protocol::{Error, Job, Loaded, SlotState, Start, State};
+use mote_protocol::{Error, Loaded, SlotState, State};
 
 fn refused<T: std::fmt::Debug>(result: Result<T, ClientError>) -> Error {
     match result {
@@ -33,33 +33,63 @@ fn a_board_says_what_it_is_and_what_it_draws() {
 fn a_board_draws_the_hosts_pixels_and_tells_each_row() {
     let mut client = client(FixedModel(model().bytes()));
     for seed in 0..3 {
-        let job = job(seed as u16 % 2, seed);
+        let request = request(seed as u16 % 2, seed);
+        let (values, pixels) = drawn_here(&request);
         let mut states = Vec::new();
-        assert_eq!(client.draw(job, &[], |state| states.push(state)).unwrap(), drawn_here(job, &[]));
-        let checksum = checksum(&drawn_here(job, &[]));
-        assert_eq!(states, [State::Drawing { row: 1, rows: 2 }, State::Drawn { checksum }]);
+        assert_eq!(client.draw(&request, |state| states.push(state)).unwrap(), pixels);
+        assert_eq!(client.read_values().unwrap(), values);
+        assert_eq!(states, [State::Drawing { done: 1, passes: 2 }, State::Drawn { checksum: checksum(&pixels) }]);
     }
     assert_eq!(client.resent(), 0);
 }
 
+/// Every kind of request, with values as pixels and as Q12, longer than a message's data where the sample is.
 #[test]
-fn a_picture_goes_to_the_board_and_the_sample_begins_with_it() {
-    let picture: Vec<u8> = (0..36).map(|i| 7 * i).collect();
-    let job = Job { first_row: 1, start: Start::Picture, ..job(1, 5) };
+fn a_board_serves_every_request_that_the_host_does() {
+    let pixels: Vec<u8> = (0..36).map(|i| 7 * i).collect();
+    let q12: Vec<i16> = (0..36).map(|i| 200 * i - 3600).collect();
+    let mask: Vec<u8> = (0..36).map(|i| i % 2).collect();
+    let known = |values| Known { values, mask: &mask, resampling: Resampling::default() };
+    let ends = [(3, 1), (4, 2)].map(|(seed, sample)| Stream { seed, sample });
+    let plain = request(1, 5);
+    let requests = [
+        Request { first_row: 1, start: Start::Noised(Values::Pixels(&pixels)), ..plain },
+        Request { first_row: 1, start: Start::Noised(Values::Q12(&q12)), ..plain },
+        Request { first_row: 1, start: Start::Noisy(Values::Q12(&q12)), aim: Aim::Mean, ..plain },
+        Request { start: Start::Mixed(Mix { ends, fraction: Mix::WHOLE / 3 }), ..plain },
+        Request { known: Some(known(Values::Pixels(&pixels))), ..plain },
+        Request { known: Some(known(Values::Q12(&q12))), start: Start::Noised(Values::Pixels(&pixels)), ..plain },
+    ];
     let mut client = client(FixedModel(model().bytes()));
-    assert_eq!(refused(client.draw(job, &[], |_| ())), Error::Input { len: 0, needed: 36 });
-    assert_eq!(client.draw(job, &picture, |_| ()).unwrap(), drawn_here(job, &picture));
-    assert_ne!(drawn_here(job, &picture), drawn_here(job, &[0; 36]));
-    assert_eq!(refused(client.draw(job, &[0; 65], |_| ())), Error::TooLong { len: 65, room: INPUT as u32 });
-    assert_eq!(refused(client.draw(job, &picture[1..], |_| ())), Error::Input { len: 35, needed: 36 });
+    let mut all = Vec::new();
+    for request in requests {
+        all.push(client.draw(&request, |_| ()).unwrap());
+        assert_eq!(all.last(), Some(&drawn_here(&request).1), "{request:?}");
+    }
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), requests.len(), "each draws something else");
 }
 
 #[test]
 fn a_job_that_the_model_cannot_do_is_refused() {
     let mut client = client(FixedModel(model().bytes()));
-    assert_eq!(refused(client.draw(job(2, 0), &[], |_| ())), Error::Class { class: 2, classes: 2 });
-    let late = Job { first_row: 2, ..job(0, 0) };
-    assert_eq!(refused(client.draw(late, &[], |_| ())), Error::Row { row: 2, rows: 2 });
+    assert_eq!(refused(client.draw(&request(2, 0), |_| ())), Error::Class { class: 2, classes: 2 });
+    let plain = request(0, 0);
+    let late = Request { first_row: 2, ..plain };
+    assert_eq!(refused(client.draw(&late, |_| ())), Error::Row { row: 2, rows: 2 });
+    let values = |values| Request { start: Start::Noised(values), ..plain };
+    assert_eq!(refused(client.draw(&values(Values::Pixels(&[])), |_| ())), Error::Values { len: 0, needed: 36 });
+    assert_eq!(refused(client.draw(&values(Values::Q12(&[1; 35])), |_| ())), Error::Values { len: 35, needed: 36 });
+    let long = [0; INPUT + 1];
+    let error = refused(client.draw(&values(Values::Pixels(&long)), |_| ()));
+    assert_eq!(error, Error::TooLong { len: INPUT as u32 + 1, room: INPUT as u32 });
+    let known = Known { values: Values::Pixels(&[0; 36]), mask: &[1; 3], resampling: Resampling::default() };
+    let error = refused(client.draw(&Request { known: Some(known), ..plain }, |_| ()));
+    assert_eq!(error, Error::Mask { len: 3, pixels: 36, values: 36 });
+    let known = Known { mask: &[1; 36], resampling: Resampling { jump: 9, resamples: 2 }, ..known };
+    let error = refused(client.draw(&Request { known: Some(known), ..plain }, |_| ()));
+    assert_eq!(error, Error::Resampling { jump: 9, resamples: 2, rows: 2 });
     assert_eq!(refused(client.benchmark(0, |_| ())), Error::Nothing);
     assert_eq!(refused(client.slot(0)), Error::Slot);
     assert_eq!(refused(client.update(&[1], &[], |_| ())), Error::Unsupported);
@@ -68,16 +98,16 @@ fn a_job_that_the_model_cannot_do_is_refused() {
 #[test]
 fn a_cancelled_sample_is_gone_within_a_layer() {
     let mut client = client(FixedModel(model().bytes()));
-    client.begin_draw(job(0, 1), &[]).unwrap();
+    client.begin_draw(&request(0, 1)).unwrap();
     assert!(client.status().unwrap().state.is_running());
-    assert_eq!(refused(client.begin_draw(job(0, 2), &[])), Error::Busy);
+    assert_eq!(refused(client.begin_draw(&request(0, 2))), Error::Busy);
     let before = client.transport().turns.get();
     client.cancel().unwrap();
     // A turn is one layer at most, and the answer came in the one that took the command.
     assert_eq!(client.transport().turns.get() - before, 1);
     assert_eq!(client.status().unwrap().state, State::Cancelled);
     assert!(matches!(client.finish_draw(|_| ()), Err(ClientError::Cancelled)));
-    assert_eq!(client.draw(job(0, 2), &[], |_| ()).unwrap(), drawn_here(job(0, 2), &[]));
+    assert_eq!(client.draw(&request(0, 2), |_| ()).unwrap(), drawn_here(&request(0, 2)).1);
     client.cancel().unwrap();
     assert!(matches!(client.status().unwrap().state, State::Drawn { .. }), "what is done cannot be cancelled");
 }
@@ -104,7 +134,7 @@ fn a_board_without_a_model_says_so_and_still_tests_itself() {
     for (file, expected) in [(&[0xFF; 100][..], Loaded::Nothing), (&model().bytes()[..900], Loaded::Unreadable)] {
         let mut client = client(FixedModel(file));
         assert_eq!(client.identify().unwrap().model, expected);
-        assert_eq!(refused(client.draw(job(0, 0), &[], |_| ())), Error::NoModel);
+        assert_eq!(refused(client.draw(&request(0, 0), |_| ())), Error::NoModel);
         assert_eq!(client.selftest().unwrap(), selftest::EXPECTED);
     }
 }
@@ -225,16 +255,16 @@ fn a_model_is_written_while_another_one_draws_and_used_when_it_is_loaded() {
     let Loaded::Model(first) = client.identify().unwrap().model else { panic!("no model") };
     assert_eq!((first.slot, first.len), (Some(0), file.len() as u32));
 
-    client.begin_draw(job(1, 9), &[]).unwrap();
+    client.begin_draw(&request(1, 9)).unwrap();
     assert_eq!(refused(client.load()), Error::Busy);
     client.update(file, &[], |_| ()).unwrap();
-    assert_eq!(client.finish_draw(|_| ()).unwrap(), drawn_here(job(1, 9), &[]));
+    assert_eq!(client.finish_draw(|_| ()).unwrap(), drawn_here(&request(1, 9)).1);
     client.load().unwrap();
     let Loaded::Model(second) = client.identify().unwrap().model else { panic!("no model") };
     assert_eq!(second.slot, Some(1));
     assert_eq!([0, 1].map(|slot| client.slot(slot).unwrap().in_use), [false, true]);
     assert_eq!(client.read_slot(0).unwrap(), file);
-    assert_eq!(client.draw(job(0, 2), &[], |_| ()).unwrap(), drawn_here(job(0, 2), &[]));
+    assert_eq!(client.draw(&request(0, 2), |_| ()).unwrap(), drawn_here(&request(0, 2)).1);
 }
 
 #[test]

@@ -36,10 +36,12 @@ extern crate std;
 
 mod board;
 mod flash_store;
+mod inputs;
 mod line;
 mod serve;
 mod session;
 mod store;
+mod verdict;
 mod wire;
 mod worker;
 
@@ -47,3 +49,4 @@ pub use board::Board;
 pub use flash_store::FlashStore;
 pub use serve::{Memory, block_on, serve};
 pub use store::{FixedModel, Store, Stored, Update};
+pub use verdict::{SELFTEST_LINE, selftest_line};

@@ -1,15 +1,16 @@
 //! What commands do, and the job in progress.
 
+use crate::inputs::Inputs;
 use crate::session::{self, Session};
 use crate::wire::{Wire, until, yield_now};
 use crate::{Board, Memory, Store, Stored, Update};
 use core::cell::RefCell;
 use mote_core::format::{self, Checksum};
 use mote_core::selftest::{self, SelftestError};
-use mote_core::{Generator, Model, Progress, Request, RequestError, pixels};
+use mote_core::{Generator, Model, Progress, Request, pixels};
 use mote_protocol::{
-    Command, DATA_LEN, Error, Header, Identity, Input, Job, Loaded, ModelIdentity, Reply, SelftestPart, SlotInfo,
-    State, Status, cut,
+    Command, DATA_LEN, Error, Form, Header, Identity, Job, Loaded, ModelIdentity, Reply, SelftestPart, SlotInfo, State,
+    Status, cut,
 };
 
 /// The board with its models and its job.
@@ -21,8 +22,7 @@ pub(crate) struct Worker<B, S> {
     /// Bytes of memory.
     arena_len: usize,
     input_room: usize,
-    /// Bytes of the input that are written.
-    input_len: usize,
+    inputs: Inputs,
     loaded: Loaded<'static>,
     load_is_due: bool,
     status: Status,
@@ -75,7 +75,7 @@ impl<B: Board, S: Store> Worker<B, S> {
             session: Session::default(),
             arena_len: 0,
             input_room: 0,
-            input_len: 0,
+            inputs: Inputs::default(),
             loaded: Loaded::Nothing,
             load_is_due: false,
             status: Status { job: 0, state: State::Idle },
@@ -190,7 +190,9 @@ impl<B: Board, S: Store> Worker<B, S> {
         let done = match command {
             Command::Identify => return Outcome::Reply(Reply::Identity(self.identity())),
             Command::Status => return Outcome::Reply(Reply::Status(self.status)),
-            Command::ReadSample { offset, len } => return data(offset, self.read_sample(offset, len, stage)),
+            Command::ReadSample { form, offset, len } => {
+                return data(offset, self.read_sample(form, offset, len, stage));
+            }
             Command::ReadSlot { slot, offset, len } => return data(offset, self.read_slot(slot, offset, len)),
             Command::Slot { slot } => match self.store.slot(slot) {
                 Ok(state) => {
@@ -220,13 +222,11 @@ impl<B: Board, S: Store> Worker<B, S> {
                 self.load_is_due = true;
                 Ok(())
             }
+            _ if !matches!(self.loaded, Loaded::Model(_)) => Err(Error::NoModel),
             Command::WriteInput { .. } | Command::Draw(_) | Command::Benchmark { .. } => match stage {
                 Stage::Drawing(_) => return Outcome::Forget,
-                Stage::Free(_) if !matches!(self.loaded, Loaded::Model(_)) => Err(Error::NoModel),
                 Stage::Free(memory) => match command {
-                    Command::WriteInput { input: Input::Picture, offset, data } => {
-                        self.write_input(memory, offset, data)
-                    }
+                    Command::WriteInput { input, offset, data } => self.inputs.write(memory, input, offset, data),
                     Command::Draw(job) => return Outcome::Begin(Work::Draw(job)),
                     Command::Benchmark { samples: 0 } => Err(Error::Nothing),
                     Command::Benchmark { samples } => return Outcome::Begin(Work::Benchmark { samples }),
@@ -241,10 +241,10 @@ impl<B: Board, S: Store> Worker<B, S> {
     fn work(&mut self, stage: &mut Stage<'_, '_, '_>) {
         match (self.status.state, stage) {
             (State::Testing, _) => self.set(tested(selftest::run())),
-            (State::Drawing { row, rows }, Stage::Drawing(generator)) => match self.board.step(generator) {
-                Progress::Row(next) if next == row => {}
-                Progress::Row(row) => self.set(State::Drawing { row, rows }),
+            (State::Drawing { done, passes }, Stage::Drawing(generator)) => match self.board.step(generator) {
                 Progress::Done => self.set(State::Drawn { checksum: checksum(generator) }),
+                Progress::Row(_) if generator.passes_done() == done => {}
+                Progress::Row(_) => self.set(State::Drawing { done: generator.passes_done(), passes }),
             },
             (State::Benchmarking { done, samples }, Stage::Drawing(generator)) => {
                 self.measure(done, samples, generator)
@@ -263,13 +263,11 @@ impl<B: Board, S: Store> Worker<B, S> {
     ) -> Result<(), Error> {
         let state = match work {
             Work::Draw(job) => {
-                let Loaded::Model(model) = self.loaded else { return Err(Error::NoModel) };
-                let input = input.get(..self.input_len).unwrap_or_default();
-                generator.start(job.request(input)).map_err(refused)?;
-                State::Drawing { row: job.first_row, rows: model.rows }
+                generator.start(job.request(|which| self.inputs.get(input, which)))?;
+                State::Drawing { done: 0, passes: generator.passes() }
             }
             Work::Benchmark { samples } => {
-                generator.start(Request::default()).map_err(refused)?;
+                generator.start(Request::default())?;
                 (self.ticks, self.longest) = (0, 0);
                 State::Benchmarking { done: 0, samples }
             }
@@ -305,19 +303,6 @@ impl<B: Board, S: Store> Worker<B, S> {
         }
     }
 
-    fn write_input(&mut self, memory: &mut [u8], offset: u32, data: &[u8]) -> Result<(), Error> {
-        let begin = offset as usize;
-        // A new input begins at 0, over the old one.
-        if begin != 0 && begin != self.input_len {
-            return Err(Error::Offset { expected: self.input_len as u32 });
-        }
-        let (end, room) = (begin.saturating_add(data.len()), memory.len() as u32);
-        let place = memory.get_mut(begin..end).ok_or(Error::TooLong { len: end as u32, room })?;
-        place.copy_from_slice(data);
-        self.input_len = end;
-        Ok(())
-    }
-
     fn cancel(&mut self) {
         if self.status.state.is_running() {
             self.set(State::Cancelled);
@@ -351,15 +336,21 @@ impl<B: Board, S: Store> Worker<B, S> {
         Ok(())
     }
 
-    /// The pixels `offset .. offset + len` that there are.
-    fn read_sample(&mut self, offset: u32, len: u16, stage: &Stage<'_, '_, '_>) -> Result<&[u8], Error> {
+    /// The bytes `offset .. offset + len` of the sample's values, as far as there are any.
+    fn read_sample(&mut self, form: Form, offset: u32, len: u16, stage: &Stage<'_, '_, '_>) -> Result<&[u8], Error> {
         let (State::Drawn { .. }, Stage::Drawing(generator)) = (self.status.state, stage) else {
             return Err(Error::NoSample);
         };
-        let rest = generator.state().get(offset as usize..).unwrap_or_default();
-        let part = self.data.get_mut(..usize::from(len).min(rest.len())).ok_or(too_much(len))?;
-        part.iter_mut().zip(rest).for_each(|(pixel, &x)| *pixel = pixels::to_u8(x));
-        Ok(part)
+        let room = self.data.get_mut(..usize::from(len)).ok_or(too_much(len))?;
+        let (state, offset) = (generator.state(), offset as usize);
+        let read = match form {
+            Form::Pixels => copy(room, state.get(offset..).unwrap_or_default().iter().map(|&x| pixels::to_u8(x))),
+            Form::Q12 => {
+                let rest = state.get(offset / 2..).unwrap_or_default();
+                copy(room, rest.iter().flat_map(|x| x.to_le_bytes()).skip(offset % 2))
+            }
+        };
+        room.get(..read).ok_or(Error::NoSample)
     }
 
     fn read_slot(&mut self, slot: u8, offset: u32, len: u16) -> Result<&[u8], Error> {
@@ -412,13 +403,14 @@ fn checksum(generator: &Generator<'_, '_>) -> u32 {
     checksum.value()
 }
 
-fn refused(error: RequestError) -> Error {
-    match error {
-        RequestError::Class { class, classes } => Error::Class { class, classes },
-        RequestError::Row { row, rows } => Error::Row { row, rows },
-        RequestError::Values { len, needed } => Error::Input { len: len as u32, needed: needed as u32 },
-        _ => Error::Unsupported,
+/// Copies what there is room for and returns how much.
+fn copy(room: &mut [u8], bytes: impl Iterator<Item = u8>) -> usize {
+    let mut len = 0;
+    for (place, byte) in room.iter_mut().zip(bytes) {
+        *place = byte;
+        len += 1;
     }
+    len
 }
 
 fn tested(result: Result<u32, SelftestError>) -> State {

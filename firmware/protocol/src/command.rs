@@ -19,12 +19,14 @@ pub enum Command<'a> {
         /// At most [`DATA_LEN`](crate::DATA_LEN) bytes.
         data: &'a [u8],
     },
-    /// Begins to draw a sample. Answered by `Done`; its [`Status`](crate::Status) follows each row.
+    /// Begins to draw a sample. Answered by `Done`; its [`State`](crate::State) follows each row.
     Draw(Job),
     /// Ends the job in progress, if there is one, before its next layer. Answered by `Done`.
     Cancel,
-    /// Reads a part of the drawn sample's pixels. Answered by [`Reply::Data`](crate::Reply::Data).
+    /// Reads a part of the drawn sample. Answered by [`Reply::Data`](crate::Reply::Data).
     ReadSample {
+        /// How its values are to be written.
+        form: Form,
         /// Bytes before this part.
         offset: u32,
         /// Bytes wanted, at most [`DATA_LEN`](crate::DATA_LEN); fewer come at the end.
@@ -76,52 +78,95 @@ pub enum Command<'a> {
     Load,
 }
 
-/// What a job needs besides its numbers, in the board's memory.
+/// What a job needs besides its numbers, in the board's memory. Inputs lie there one after the other, in this order: writing one
+/// from its beginning forgets those after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
-    /// A picture, height x width x channels bytes.
-    Picture,
+    /// The values that a sample starts from, height x width x channels.
+    Start,
+    /// The values that are known, height x width x channels.
+    Known,
+    /// Which values are known: a byte for each pixel, or for each value.
+    Mask,
 }
 
-/// A sample to draw: mote-core's [`Request`](mote_core::Request).
+impl Input {
+    /// All, in the order in which they lie in memory.
+    pub const ALL: [Input; 3] = [Input::Start, Input::Known, Input::Mask];
+}
+
+/// How values are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Form {
+    /// A byte each: 0 is -1 and 255 is +1.
+    Pixels,
+    /// Two bytes each, the lower first: 4096 is 1.0.
+    Q12,
+}
+
+/// A sample to draw: mote-core's [`Request`](mote_core::Request), whose values are [`Input`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Class, below the model's number of classes.
     pub class: u16,
+    /// Key of the noise, and which sample of it.
+    pub noise: Noise,
+    /// The row to begin with, below the model's number of rows; 0 for a whole sample.
+    pub first_row: u16,
+    /// What the sample starts from.
+    pub start: Start,
+    /// The values that the sample has to have, if some are known.
+    pub known: Option<Known>,
+    /// What is wanted.
+    pub aim: Aim,
+}
+
+/// A stream of noise: mote-core's [`Stream`](mote_core::Stream).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Noise {
     /// Key of the noise.
     pub seed: u64,
     /// Which sample of this seed.
     pub sample: u64,
-    /// The row to begin with, below the model's number of rows; 0 for a whole sample.
-    pub first_row: u16,
-    /// What the sample begins with.
-    pub start: Start,
 }
 
-/// What a sample begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a sample starts from: mote-core's [`Start`](mote_core::Start).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// Noise.
+    #[default]
     Noise,
-    /// The noised [`Input::Picture`] (image-to-image).
-    Picture,
+    /// [`Input::Start`], noised to the first row's level.
+    Noised(Form),
+    /// [`Input::Start`], which has the noise of the first row's level already.
+    Noisy(Form),
+    /// A mixture of two noises.
+    Mixed {
+        /// Both ends.
+        ends: [Noise; 2],
+        /// How far from the first to the second, 0 to 65536.
+        fraction: u32,
+    },
 }
 
-impl Job {
-    /// The request with this input.
-    pub fn request(self, input: &[u8]) -> mote_core::Request<'_> {
-        let Job { class, seed, sample, first_row, start } = self;
-        let start = match start {
-            Start::Noise => mote_core::Start::Noise,
-            Start::Picture => mote_core::Start::Noised(mote_core::Values::Pixels(input)),
-        };
-        mote_core::Request { class, seed, sample, first_row, start, ..mote_core::Request::default() }
-    }
+/// Values that the sample has to have, [`Input::Known`] where [`Input::Mask`] is not 0: mote-core's
+/// [`Known`](mote_core::Known).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// How the values are written.
+    pub form: Form,
+    /// Rows that each turn goes back.
+    pub jump: u16,
+    /// Times that each stretch of rows is walked.
+    pub resamples: u16,
 }
 
-impl From<mote_core::Request<'_>> for Job {
-    fn from(request: mote_core::Request<'_>) -> Self {
-        let mote_core::Request { class, seed, sample, first_row, .. } = request;
-        Job { class, seed, sample, first_row, start: Start::Noise }
-    }
+/// What is wanted: mote-core's [`Aim`](mote_core::Aim).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aim {
+    /// A likely sample.
+    #[default]
+    Sample,
+    /// The mean of all samples that the start may have come from, in one pass.
+    Mean,
 }

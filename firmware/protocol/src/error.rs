@@ -1,5 +1,6 @@
 //! Why a board refuses a command.
 
+use mote_core::RequestError;
 use serde::{Deserialize, Serialize};
 
 /// Why a board refuses a command. Variants keep their numbers: new ones are added at the end.
@@ -35,12 +36,42 @@ pub enum Error {
         /// How many there are.
         rows: u16,
     },
-    /// A job's input was not written, or has another length than the model needs.
-    Input {
+    /// Other values were written than the model's samples have, or none.
+    Values {
+        /// Values written.
+        len: u32,
+        /// Values needed.
+        needed: u32,
+    },
+    /// A mask that has neither a byte for each pixel nor one for each value, or none.
+    Mask {
         /// Bytes written.
         len: u32,
-        /// Bytes needed.
-        needed: u32,
+        /// Pixels of a sample.
+        pixels: u32,
+        /// Values of a sample.
+        values: u32,
+    },
+    /// A mixture beyond its second end.
+    Fraction {
+        /// The fraction asked for.
+        fraction: u32,
+    },
+    /// Rows that cannot be walked again so.
+    Resampling {
+        /// The jump asked for.
+        jump: u16,
+        /// The resamples asked for.
+        resamples: u16,
+        /// Rows from the first one on.
+        rows: u16,
+    },
+    /// Rows to be walked again by a sampler that remembers the row before.
+    Memory,
+    /// More moves between rows than noise is numbered for.
+    Moves {
+        /// Moves that the job takes.
+        moves: u64,
     },
     /// There is no finished sample.
     NoSample,
@@ -93,11 +124,17 @@ impl core::fmt::Display for Error {
             Error::Unsupported => f.write_str("the board's firmware leaves this command out"),
             Error::Busy => f.write_str("the board is busy: wait for its job or cancel it"),
             Error::NoModel => f.write_str("the board has no usable model: write one"),
-            Error::Class { class, classes } => {
-                write!(f, "class {class} does not exist: this model has {classes}, numbered from 0")
+            Error::Class { class, classes } => RequestError::Class { class, classes }.fmt(f),
+            Error::Row { row, rows } => RequestError::Row { row, rows }.fmt(f),
+            Error::Values { len, needed } => RequestError::Values { len: len as usize, needed: needed as usize }.fmt(f),
+            Error::Mask { len, pixels, values } => {
+                let [len, pixels, values] = [len, pixels, values].map(|count| count as usize);
+                RequestError::Mask { len, pixels, values }.fmt(f)
             }
-            Error::Row { row, rows } => write!(f, "row {row} does not exist: this model has {rows}, numbered from 0"),
-            Error::Input { len, needed } => write!(f, "an input of {len} bytes, but this model needs {needed}"),
+            Error::Fraction { fraction } => RequestError::Fraction { fraction }.fmt(f),
+            Error::Resampling { jump, resamples, rows } => RequestError::Resampling { jump, resamples, rows }.fmt(f),
+            Error::Memory => RequestError::Memory.fmt(f),
+            Error::Moves { moves } => RequestError::Moves { moves }.fmt(f),
             Error::NoSample => f.write_str("the board has no finished sample: draw one"),
             Error::Nothing => f.write_str("nothing to measure: ask for at least one sample"),
             Error::Offset { expected } => write!(f, "the next part must begin at byte {expected}"),

@@ -24,11 +24,13 @@ mod command;
 mod error;
 pub mod frame;
 mod reply;
+mod request;
 
-pub use command::{Command, Input, Job, Start};
+pub use command::{Aim, Command, Form, Input, Job, Known, Noise, Start};
 pub use error::Error;
 pub use frame::{BODY_LEN, Encoded, Frame, FrameError, Header, Receiver, UnknownMessage, VERSION, encode};
 pub use reply::{FromBoard, Identity, Loaded, ModelIdentity, Reply, SelftestPart, SlotInfo, SlotState, State, Status};
+pub use request::values;
 
 /// Most bytes of a picture, a model or an input in one message.
 pub const DATA_LEN: usize = 256;

@@ -19,7 +19,7 @@ pub enum FromBoard<'a> {
 pub enum Reply<'a> {
     /// It is done, or begun where the command begins a job.
     Done,
-    /// It is not done, and nothing has changed.
+    /// It is not done, and nothing has changed; but a job that is refused has cost the sample that was drawn before.
     Refused(Error),
     /// Who answers.
     #[serde(borrow)]
@@ -126,10 +126,10 @@ pub enum State {
     Idle,
     /// A sample is being drawn.
     Drawing {
-        /// The row in progress.
-        row: u16,
-        /// The model's rows.
-        rows: u16,
+        /// Network passes that are done.
+        done: u32,
+        /// Network passes of the whole sample.
+        passes: u32,
     },
     /// The sample can be read.
     Drawn {

@@ -4,9 +4,11 @@
 //! the same channel. Nothing here is particular to the Cortex-M4 but the default target.
 #![no_std]
 
+pub mod clock;
 pub mod host;
 mod log;
 pub mod markers;
+pub mod serial;
 pub mod stack;
 
 use defmt::Format;

@@ -17,8 +17,8 @@ use crate::{Precision, THREADS, array, blocks, vector_size};
 
 /// Threads of a block: four warps.
 const UNITS: usize = 128;
-/// Blocks of 128 rows that fill a large GPU twice; where there are fewer, tiles of 64 rows spread better.
-const MANY_BLOCKS: usize = 1000;
+/// Blocks of 128 rows, two a multiprocessor of a large GPU; where there are fewer, tiles of 64 rows spread better.
+const MANY_BLOCKS: usize = 264;
 /// Side of a product of the matrix units.
 const SIDE: usize = 16;
 /// Values between the rows of a warp's stage for results.
@@ -159,8 +159,7 @@ impl Product {
         let columns = if written.0 > 32 { 64 } else { 32 };
         let pixels = batch * written.1 * written.2;
         let rows = if pixels.div_ceil(128) * written.0.div_ceil(columns) < MANY_BLOCKS { 64 } else { 128 };
-        // Small tiles leave room for deeper steps.
-        let deepest = if rows == 64 { 128 / precision.operand_size() } else { 32 };
+        let deepest = 128 / precision.operand_size();
         let depth = [deepest, 32].into_iter().find(|&depth| read.0.is_multiple_of(depth)).unwrap_or(16);
         Self {
             direction,

@@ -269,7 +269,7 @@ fn a_worker_that_fails_stops_the_others() {
         Ok((line(), SOUND))
     };
     let mut observer = StopAfter { left: Cell::new(u64::MAX), heard: vec![0] };
-    let error = fit.run_on::<B, _, _>(&vec![Default::default(); 3], make, &mut observer).unwrap_err();
+    let error = fit.run_on::<B, _, _>(&[Default::default(); 3], make, &mut observer).unwrap_err();
     assert_eq!(error.to_string(), "no memory for a third");
 }
 

@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let load = Load { firmware: firmware.as_ref(), model: model.as_ref().map(|model| (model, signature)) };
     write(board, &load, arguments)?;
-    println!("{}", next_step(board));
+    println!("flashed");
     Ok(())
 }
 
@@ -161,11 +161,6 @@ fn write(board: &Board, load: &Load<'_>, arguments: &Arguments) -> Result<()> {
             ESPFLASH.run(&tools::espflash(chip, firmware, &slots, options, folder.path())?)
         }
     }
-}
-
-fn next_step(board: &Board) -> String {
-    let place = if board.machine().is_some() { board.name } else { "serial:PORT" };
-    format!("flashed; now `cargo xtask generate --on {place} --out picture.png` draws with it")
 }
 
 #[cfg(test)]

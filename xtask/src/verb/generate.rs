@@ -2,12 +2,12 @@
 
 mod signal;
 
-use crate::board::{Board, EMULATED};
+use crate::board::Board;
 use crate::drawing::{self, Wanted};
 use crate::images::{Samples, write_whole};
 use crate::series::Series;
 use crate::task::Uses;
-use crate::{UsageError, model_file};
+use crate::{UsageError, model_file, remote};
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use mote_core::{Model, Request};
@@ -41,8 +41,8 @@ pub(crate) struct Arguments {
     uses: Uses,
     #[command(flatten)]
     signals: Signals,
-    /// Where to draw: `host`, or an emulated board
-    #[arg(long, default_value = "host", value_parser = place, value_name = "host|qemu-m4|...")]
+    /// Where to draw: `host`, a board at a serial port, or an emulated one
+    #[arg(long, default_value = "host", value_parser = place, value_name = "host|serial:PATH[@BAUD]|qemu-m4|...")]
     on: Place,
     /// The .png to write; of signals and table rows the .csv, in natural units
     #[arg(long, value_name = "FILE")]
@@ -50,25 +50,23 @@ pub(crate) struct Arguments {
     /// Also write the samples as a NumPy array u8 [count, height, width, channels]
     #[arg(long, value_name = "FILE")]
     npy: Option<PathBuf>,
-    /// Also write what drawing on the emulated chip took, as JSON
+    /// Also count the instructions of an emulated chip, and write what drawing took, as JSON
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
 }
 
 /// Where to draw.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Place {
     Host,
-    Board(&'static Board),
+    Remote(remote::Place),
 }
 
 fn place(word: &str) -> Result<Place, String> {
     if word == "host" {
         return Ok(Place::Host);
     }
-    let names: Vec<&str> = EMULATED.iter().map(|board| board.name).collect();
-    let board = EMULATED.iter().find(|board| board.name == word);
-    board.map(Place::Board).ok_or_else(|| format!("possible places are host, {}", names.join(", ")))
+    remote::place(word).map(Place::Remote).map_err(|error| format!("{error}, host"))
 }
 
 /// Draws, and writes what was asked for.
@@ -88,12 +86,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if text(&model, arguments, &wanted)? {
         return Ok(());
     }
-    let samples = match arguments.on {
-        Place::Host if arguments.stats.is_some() => {
-            return Err(UsageError("--stats is about an emulated chip: add --on qemu-m4".into()).into());
-        }
-        Place::Host => drawing::on_host(&model, &wanted)?,
-        Place::Board(board) => draw_on_chip(board, arguments, &wanted)?,
+    let samples = match (&arguments.on, &arguments.stats) {
+        (Place::Host, None) => drawing::on_host(&model, &wanted)?,
+        (Place::Remote(place), None) => drawing::on_board(place, &arguments.model, &wanted)?,
+        (Place::Remote(remote::Place::Emulated(board)), Some(stats)) => draw_on_chip(board, arguments, &wanted, stats)?,
+        _ => return Err(UsageError("--stats is about an emulated chip: add --on qemu-m4".into()).into()),
     };
     let columns = if wanted.class.is_some() { COLUMNS_OF_ONE_CLASS } else { usize::from(model.classes()) };
     write(&samples, columns, arguments)
@@ -103,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 fn text(model: &Model<'_>, arguments: &Arguments, wanted: &Wanted) -> Result<bool> {
     let draw = |requests: &[Request<'_>]| match &arguments.on {
         Place::Host => drawing::states_on_host(model, requests),
-        Place::Board(_) => bail!("values of signals come from the host: leave --on out"),
+        Place::Remote(place) => drawing::states_on_board(place, &arguments.model, requests),
     };
     let out = arguments.out.as_deref();
     let common = Common { class: wanted.class.unwrap_or(0), seed: wanted.seed };
@@ -119,9 +116,9 @@ fn text(model: &Model<'_>, arguments: &Arguments, wanted: &Wanted) -> Result<boo
     Ok(true)
 }
 
-fn draw_on_chip(board: &'static Board, arguments: &Arguments, wanted: &Wanted) -> Result<Samples> {
+fn draw_on_chip(board: &'static Board, arguments: &Arguments, wanted: &Wanted, stats: &Path) -> Result<Samples> {
     if wanted.task.begins_elsewhere() {
-        bail!("the emulated chip counts whole samples only: leave --on out");
+        bail!("instructions are counted of whole samples only: leave --stats out");
     }
     let drawn = drawing::on_chip(board, &arguments.model, wanted)?;
     let model = model_file::read(&arguments.model)?;
@@ -135,19 +132,17 @@ fn draw_on_chip(board: &'static Board, arguments: &Arguments, wanted: &Wanted) -
         Some(mean) => println!("{}: {mean} instructions an image, counted in the emulator", board.name),
         None => println!("{}: instructions not counted: that needs QEMU 9 or newer", board.name),
     }
-    if let Some(path) = &arguments.stats {
-        let stats = json!({
-            "machine": board.machine().map(|machine| machine.name),
-            "processor": board.processor,
-            "samples": drawn.samples.count(),
-            "seed": wanted.seed,
-            "instructions_per_image": mean,
-            "flash_bytes": drawn.firmware.flash,
-            "ram_bytes": drawn.firmware.ram - capacity + arena,
-            "arena_bytes": arena,
-        });
-        write_whole(path, serde_json::to_string_pretty(&stats)?.as_bytes())?;
-    }
+    let found = json!({
+        "machine": board.machine().map(|machine| machine.name),
+        "processor": board.processor,
+        "samples": drawn.samples.count(),
+        "seed": wanted.seed,
+        "instructions_per_image": mean,
+        "flash_bytes": drawn.firmware.flash,
+        "ram_bytes": drawn.firmware.ram - capacity + arena,
+        "arena_bytes": arena,
+    });
+    write_whole(stats, serde_json::to_string_pretty(&found)?.as_bytes())?;
     Ok(drawn.samples)
 }
 

@@ -1,18 +1,23 @@
 //! `test` and `ci`: every check and every test, with one closing line.
 
-use super::setup;
-use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, QEMU_M4, USER_EMULATOR};
+use super::{new_firmware, setup};
+use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, HARDWARE, QEMU_M4, USER_EMULATOR};
 use crate::cycles::Model;
 use crate::drawing::{self, Wanted};
 use crate::emulator::{self, Emulator};
 use crate::images::write_whole;
 use crate::places::{firmware_target_dir, root};
 use crate::process::run as run_program;
+use crate::remote::{Place, Remote};
+use crate::task::Task;
 use crate::toolchain::{Toolchain, embedded_cargo, find};
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use mote_core::selftest;
+use mote_client::Timing;
+use mote_client::protocol::State;
+use mote_core::{Resampling, selftest};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -36,6 +41,10 @@ const SEEDS_OF_SMALL_MODEL: u64 = 3;
 
 /// The table of sizes: board, flash, RAM without the arena, stack.
 const SIZES: &str = include_str!("../../../core/docs/size.md");
+/// The same of the real boards: board, flash, RAM without the arena, both with the released model.
+const BOARD_SIZES: &str = include_str!("../../../firmware/sizes.md");
+/// The real boards' program that answers a host.
+const SERVER: &str = "serve";
 /// Another compiler's code may differ by one part in so many, and by so many bytes.
 const SIZE_TOLERANCE: u64 = 25;
 const SIZE_SLACK: u64 = 64;
@@ -68,7 +77,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut tally = Tally { filter: arguments.filter.as_deref(), passed: 0, skipped: 0, failed: Vec::new() };
     setup::run(&setup::Arguments::default())?;
     tally.program("fmt", cargo(&["fmt", "--all", "--check"]));
-    tally.program("fmt firmware", firmware_cargo(&["fmt", "--all", "--check"]));
+    for workspace in ["firmware", "firmware/esp32c3"] {
+        tally.program(&format!("fmt {workspace}"), cargo_in(workspace, &["fmt", "--all", "--check"]));
+    }
     tally.program("clippy", cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-Dwarnings"]));
     let mut doc = cargo(&["doc", "--locked", "--workspace", "--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-Dwarnings");
@@ -85,7 +96,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("size on {}", board.name), || size(board));
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
+        tally.check(&format!("a conversation with {}", board.name), || conversation(board));
     }
+    for board in &HARDWARE {
+        tally.check(&format!("boards: {}", board.name), || build_real_board(board));
+    }
+    for board in [&EMULATED[0], &EMULATED[3], &EMULATED[5]] {
+        tally.check(&format!("new-firmware: {}", board.name), || new_firmware(board));
+    }
+    tally.check("new-firmware: a real board", || new_real_firmware(&HARDWARE[1]));
     for features in ["+neon", "+dotprod"] {
         tally.check(&format!("kernels on AArch64 {features}"), || kernels_on_aarch64(features));
     }
@@ -148,9 +167,9 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-fn firmware_cargo(arguments: &[&str]) -> Command {
+fn cargo_in(workspace: &str, arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
-    command.current_dir(root().join("firmware"));
+    command.current_dir(root().join(workspace));
     command
 }
 
@@ -217,6 +236,52 @@ fn same_pictures(board: &'static Board) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
+/// The board answers on its serial port: who it is, every request with the host's bytes, a benchmark, a cancel, its self-test.
+fn conversation(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let folder = tempfile::tempdir()?;
+    let path = small_model(folder.path())?;
+    let model = model_file::read(&path)?;
+    let place = Place::Emulated(board);
+    let picture: Vec<u8> = (0..model.sample_len()).map(|i| (7 * i) as u8).collect();
+    let mask: Vec<u8> = (0..model.sample_len()).map(|i| (i % 3) as u8).collect();
+    for task in [
+        Task::Whole,
+        Task::From(picture.clone(), 1),
+        Task::Interpolate(9, 0..2),
+        Task::Inpaint(picture, mask, Resampling::default()),
+    ] {
+        let wanted = Wanted { seed: 5, samples: 0..2, class: Some(1), task };
+        if drawing::on_board(&place, &path, &wanted)? != drawing::on_host(&model, &wanted)? {
+            bail!("the board's pixels differ from the host's: {:?}", wanted.task);
+        }
+    }
+    let mut remote = Remote::connect(&place, Some(&path), Timing::default())?;
+    let name = remote.client.identify()?.board.to_owned();
+    if name != board.name {
+        bail!("{} says that it is {name}", board.name);
+    }
+    let measured = remote.ask(|client| client.benchmark(2, |_| ()))?;
+    if measured.seconds_per_sample <= 0.0 || measured.longest_layer > measured.seconds_per_sample {
+        bail!("the board's clock is broken: {measured:?}");
+    }
+    remote.ask(|client| client.begin_benchmark(u16::MAX))?;
+    remote.ask(|client| client.cancel())?;
+    let state = remote.ask(|client| client.status())?.state;
+    if state != State::Cancelled {
+        bail!("a cancelled job is {state:?}");
+    }
+    let hash = remote.ask(|client| client.selftest())?;
+    println!("{name}: {measured:?}, self-test {hash:08x}");
+    if hash != selftest::EXPECTED {
+        Err(anyhow!("the host's self-test gives {:08x}", selftest::EXPECTED))
+    } else {
+        Ok(Verdict::Passed)
+    }
+}
+
 /// What `generate` takes stays what the table of sizes says, and its stack is measured.
 fn size(board: &'static Board) -> Result<Verdict> {
     if !is_here(board) {
@@ -229,15 +294,68 @@ fn size(board: &'static Board) -> Result<Verdict> {
     let stack: u64 = stack.context("the chip did not log its stack")?.parse()?;
     let (flash, ram) = (drawn.firmware.flash, drawn.firmware.ram - drawn.firmware.arena_capacity()?);
     let measured = [flash, ram, stack];
-    println!("| {} | {flash} | {ram} | {stack} |", board.name);
-    let recorded = SIZES.lines().find_map(|line| line.strip_prefix(&format!("| {} |", board.name)));
-    let recorded = recorded.with_context(|| format!("core/docs/size.md has no row for {}", board.name))?;
-    let recorded = recorded.split('|').filter_map(|cell| cell.trim().parse::<u64>().ok());
-    let recorded: Vec<u64> = recorded.collect();
+    compare_sizes(SIZES, "core/docs/size.md", board, &measured)?;
+    Ok(Verdict::Passed)
+}
+
+/// A board's row of a table of sizes says what was measured, as near as two compilers come to each other.
+fn compare_sizes(table: &str, name: &str, board: &Board, measured: &[u64]) -> Result<()> {
+    let cells: Vec<String> = measured.iter().map(u64::to_string).collect();
+    println!("| {} | {} |", board.name, cells.join(" | "));
+    let recorded = table.lines().find_map(|line| line.strip_prefix(&format!("| {} |", board.name)));
+    let recorded =
+        recorded.with_context(|| format!("{name} has no row for {}: put the line above there", board.name))?;
+    let recorded: Vec<u64> = recorded.split('|').filter_map(|cell| cell.trim().parse().ok()).collect();
     let fits = |(&now, &then): (&u64, &u64)| now.abs_diff(then) <= then / SIZE_TOLERANCE + SIZE_SLACK;
     if recorded.len() != measured.len() || !measured.iter().zip(&recorded).all(fits) {
-        bail!("core/docs/size.md says {recorded:?}: if the change is meant, put the line above there");
+        bail!("{name} says {recorded:?}: if the change is meant, put the line above there");
     }
+    Ok(())
+}
+
+/// All programs of a real board build, and the server takes what the table of sizes says.
+fn build_real_board(board: &Board) -> Result<Verdict> {
+    for program in firmware::programs(board)? {
+        if program != SERVER {
+            firmware::build(board, &program)?;
+        }
+    }
+    let server = firmware::build(board, SERVER)?;
+    let model = model_file::read(&root().join(RELEASED_MODEL))?;
+    let (flash, ram) = (server.flash, server.ram - server.arena_capacity()?);
+    let with_model = [flash + model.bytes().len() as u64, ram + model.arena_len() as u64];
+    compare_sizes(BOARD_SIZES, "firmware/sizes.md", board, &[flash, ram, with_model[0], with_model[1]])?;
+    Ok(Verdict::Passed)
+}
+
+/// A new project for an emulated board builds and draws the host's bytes.
+fn new_firmware(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let folder = tempfile::tempdir()?;
+    let (out, path) = (folder.path().join("mine"), root().join(RELEASED_MODEL));
+    new_firmware::run(&new_firmware::Arguments { board, out: out.clone(), model: path.clone() })?;
+    let mut command = embedded_cargo(board.target)?;
+    command.current_dir(&out).args(["run", "--quiet", "--release", "--target-dir"]);
+    run_program(command.arg(firmware::target_dir(board).join("new-firmware")))?;
+    let model = model_file::read(&path)?;
+    let host = drawing::on_host(&model, &Wanted { seed: 1, samples: 0..1, class: Some(0), ..Wanted::default() })?;
+    let head = format!("P5\n{} {}\n255\n", model.width(), model.height());
+    if fs::read(out.join("picture.pgm"))? != [head.as_bytes(), &host.pixels].concat() {
+        bail!("the new project's picture differs from the host's");
+    }
+    Ok(Verdict::Passed)
+}
+
+/// A new project for a real board builds.
+fn new_real_firmware(board: &'static Board) -> Result<Verdict> {
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("mine");
+    new_firmware::run(&new_firmware::Arguments { board, out: out.clone(), model: root().join(RELEASED_MODEL) })?;
+    let mut command = embedded_cargo(board.target)?;
+    command.current_dir(&out).args(["build", "--quiet", "--profile", "small", "--bins", "--target-dir"]);
+    run_program(command.arg(firmware::target_dir(board)))?;
     Ok(Verdict::Passed)
 }
 

@@ -2,9 +2,8 @@
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use mote_client::{Client, Timing};
-use mote_core::{Arena, Generator, Model, selftest};
+use mote_core::{Arena, Generator, Model, Request, selftest};
 use mote_device::{Board, Memory, Store, serve};
-use mote_protocol::{Job, Start};
 use rand_core::Rng;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -17,7 +16,7 @@ use std::time::Duration;
 
 /// Bytes of the board's memory for models and for inputs.
 pub(crate) const ARENA: usize = 8192;
-pub(crate) const INPUT: usize = 64;
+pub(crate) const INPUT: usize = 192;
 
 /// Short, for a board that answers at once or never.
 pub(crate) const TIMING: Timing =
@@ -42,18 +41,18 @@ pub(crate) fn model() -> Model<'static> {
     Model::parse(model.bytes().to_vec().leak()).expect("it is a model")
 }
 
-/// A job without a picture.
-pub(crate) fn job(class: u16, seed: u64) -> Job {
-    Job { class, seed, sample: 3, first_row: 0, start: Start::Noise }
+/// A sample from noise.
+pub(crate) fn request(class: u16, seed: u64) -> Request<'static> {
+    Request { class, seed, sample: 3, ..Request::default() }
 }
 
-/// What the host draws.
-pub(crate) fn drawn_here(job: Job, picture: &[u8]) -> Vec<u8> {
+/// What the host draws: values, and pixels.
+pub(crate) fn drawn_here(request: &Request<'_>) -> (Vec<i16>, Vec<u8>) {
     let (model, mut arena) = (model(), Arena::<ARENA>::new());
     let mut generator = Generator::new(&model, &mut arena.0).unwrap();
-    generator.start(job.request(picture)).unwrap();
+    generator.start(*request).unwrap();
     generator.finish();
-    generator.pixels().collect()
+    (generator.state().to_vec(), generator.pixels().collect())
 }
 
 /// How bad a line is: of 256 frames so many are ...

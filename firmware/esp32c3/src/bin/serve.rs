@@ -1,0 +1,45 @@
+//! Draws what a host asks for on the USB port, with the model in flash. The light is on while it computes.
+#![no_std]
+#![no_main]
+
+use mote_core::{Arena, Generator, Progress};
+use mote_device::{Board, Memory, block_on};
+use mote_esp32c3::{Chip, Parts};
+
+/// Bytes of working memory for models.
+const ARENA_LEN: usize = 96 * 1024;
+/// Bytes for what a job begins with.
+const INPUT_LEN: usize = 4 * 1024;
+
+/// The working memory. Its name is how the host tells it from other data.
+#[unsafe(no_mangle)]
+static mut MOTE_ARENA: Arena<ARENA_LEN> = Arena::new();
+static mut INPUT: Arena<INPUT_LEN> = Arena::new();
+
+struct Desk(Chip);
+
+impl Board for Desk {
+    const NAME: &'static str = "esp32c3";
+    const CLOCK_HZ: u32 = mote_esp32c3::CLOCK_HZ;
+
+    fn ticks(&mut self) -> u32 {
+        self.0.ticks()
+    }
+
+    fn step(&mut self, generator: &mut Generator<'_, '_>) -> Progress {
+        self.0.light(true);
+        let progress = generator.step_layer();
+        self.0.light(false);
+        progress
+    }
+}
+
+#[esp_hal::main]
+fn main() -> ! {
+    let Parts { receive, send, models, chip } = Chip::start();
+    // SAFETY: `main` runs once and nothing else names them.
+    let (arena, input) = unsafe { (&mut *(&raw mut MOTE_ARENA), &mut *(&raw mut INPUT)) };
+    let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
+    block_on(mote_device::serve(Desk(chip), models, memory, receive, send));
+    panic!("the USB port cannot fail")
+}

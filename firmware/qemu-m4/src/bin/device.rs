@@ -1,0 +1,41 @@
+//! Answers a host on the serial port: `cargo xtask device` and `cargo xtask generate` speak with it.
+#![no_std]
+#![no_main]
+
+use mote_core::Arena;
+use mote_device::{Board, FixedModel, Memory, block_on, serve};
+use qemu_m4::clock::{self, Clock};
+use qemu_m4::{model_region, serial};
+
+/// Bytes of working memory: what a model may need at most on this board.
+const ARENA_LEN: usize = 128 * 1024;
+/// Bytes for what jobs begin with.
+const INPUT_LEN: usize = 64 * 1024;
+
+/// The working memory. Its name is how the host tells it from other data.
+#[unsafe(no_mangle)]
+static mut MOTE_ARENA: Arena<ARENA_LEN> = Arena::new();
+static mut INPUT: Arena<INPUT_LEN> = Arena::new();
+
+#[qemu_m4::entry]
+fn main() -> ! {
+    // SAFETY: `main` runs once and nothing else names these.
+    let (arena, input) = unsafe { (&mut *(&raw mut MOTE_ARENA), &mut *(&raw mut INPUT)) };
+    let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
+    let (receiver, sender) = serial::start();
+    let store = FixedModel(model_region());
+    // The port neither fails nor ends.
+    let _ = block_on(serve(Emulated(Clock::start()), store, memory, receiver, sender));
+    qemu_m4::succeed()
+}
+
+struct Emulated(Clock);
+
+impl Board for Emulated {
+    const NAME: &'static str = env!("MOTE_BOARD");
+    const CLOCK_HZ: u32 = clock::HZ;
+
+    fn ticks(&mut self) -> u32 {
+        self.0.ticks()
+    }
+}
