@@ -4,7 +4,7 @@
 //! that its signature is right where the firmware is to have a key, that the program which reaches the board is there.
 
 mod drive;
-mod emulated;
+pub(crate) mod emulated;
 mod image;
 mod picture;
 mod tools;
@@ -15,7 +15,7 @@ use crate::elf::Firmware;
 use crate::images::write_whole;
 use crate::places::root;
 use crate::verb::sign;
-use crate::{UsageError, firmware, model_file};
+use crate::{UsageError, firmware, model_file, remote};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -26,7 +26,7 @@ use tools::{ESPFLASH, Options, PROBE_RS};
 
 /// The program that answers a host, on real boards and on emulated ones.
 fn program(board: &Board) -> &'static str {
-    if board.machine().is_some() { "generate" } else { "serve" }
+    if board.machine().is_some() { remote::PROGRAM } else { "serve" }
 }
 
 /// Arguments of `flash`.
