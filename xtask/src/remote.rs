@@ -1,17 +1,20 @@
 //! Boards that answer: over a serial port, or emulated and started here.
 
 use crate::board::{Board, EMULATED};
+use crate::elf::Firmware;
 use crate::emulator::Serving;
-use crate::firmware;
+use crate::verb::flash::emulated::Flash;
+use crate::{firmware, model_file};
 use anyhow::{Context, Result, anyhow, bail};
 use mote_client::protocol::{Identity, Loaded};
 use mote_client::{Client, ClientError, Timing, serial};
 use mote_core::Model;
 use std::io::{Read, Write};
 use std::path::Path;
+use tempfile::TempDir;
 
-/// The firmware's program that answers.
-const PROGRAM: &str = "device";
+/// The emulated boards' program that answers.
+pub(crate) const PROGRAM: &str = "device";
 
 /// Where a board is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,24 +54,43 @@ pub(crate) struct Remote {
     pub(crate) client: Client<Box<dyn Transport>>,
     /// What the emulator gave, if there is one; it must outlive the client.
     emulated: Option<Serving>,
+    /// The slots of an emulated board that was given a model for this once.
+    _slots: Option<TempDir>,
 }
 
 impl Remote {
-    /// Opens the port, or starts the emulator with `model` in flash.
+    /// Opens the port, or starts the emulator: with `model` in its slots for this once, else with what was flashed.
     pub(crate) fn connect(place: &Place, model: Option<&Path>, timing: Timing) -> Result<Self> {
         match place {
             Place::Serial { path, baud } => {
                 let port = serial::open(path, *baud).with_context(|| format!("cannot open the serial port {path}"))?;
                 let client = Client::connect(Box::new(port) as Box<dyn Transport>, timing)
                     .with_context(|| format!("at {path}, {baud} baud"))?;
-                Ok(Remote { client, emulated: None })
+                Ok(Remote { client, emulated: None, _slots: None })
             }
             Place::Emulated(board) => {
-                let firmware = firmware::build(board, PROGRAM)?;
-                let serving = Serving::start(board, firmware, model)?;
+                let (firmware, flash, slots) = match model {
+                    Some(model) => {
+                        let folder = tempfile::tempdir().context("cannot make a folder for temporary files")?;
+                        let flash = Flash::in_folder(folder.path());
+                        flash.write_model(board, &model_file::read(model)?)?;
+                        (firmware::build(board, PROGRAM)?, flash, Some(folder))
+                    }
+                    None => {
+                        let flash = Flash::of(board);
+                        if !flash.firmware.exists() {
+                            bail!(
+                                "{0} has no firmware: run `cargo xtask flash --board {0}`, or give --model",
+                                board.name
+                            );
+                        }
+                        (Firmware::read(&flash.firmware)?, flash, None)
+                    }
+                };
+                let serving = Serving::start(board, firmware, &flash.slots)?;
                 let transport = Box::new(serving.stream.try_clone()?) as Box<dyn Transport>;
                 match Client::connect(transport, timing) {
-                    Ok(client) => Ok(Remote { client, emulated: Some(serving) }),
+                    Ok(client) => Ok(Remote { client, emulated: Some(serving), _slots: slots }),
                     Err(error) => Err(told(error, Some(&serving))),
                 }
             }

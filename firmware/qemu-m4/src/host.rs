@@ -7,10 +7,12 @@ use core::ffi::CStr;
 /// Operation numbers.
 const OPEN: usize = 0x01;
 const WRITE: usize = 0x05;
+const SEEK: usize = 0x0A;
 const GET_COMMAND_LINE: usize = 0x15;
 const EXIT_EXTENDED: usize = 0x20;
 
-/// Modes of [`OPEN`]: as in C, "w" and "wb".
+/// Modes of [`OPEN`]: as in C, "r+b", "w" and "wb".
+const MODE_CHANGE: usize = 3;
 const MODE_TEXT: usize = 4;
 const MODE_BINARY: usize = 5;
 
@@ -46,6 +48,7 @@ fn call(operation: usize, block: &mut [usize]) -> usize {
 }
 
 /// A file of the host.
+#[derive(Debug)]
 pub struct File {
     handle: usize,
 }
@@ -54,6 +57,17 @@ impl File {
     /// Creates a file, or empties it. `None` if the host cannot.
     pub fn create(path: &CStr) -> Option<File> {
         File::open(path, MODE_BINARY)
+    }
+
+    /// Opens a file to change parts of it. `None` if there is none.
+    pub(crate) fn change(path: &CStr) -> Option<File> {
+        File::open(path, MODE_CHANGE)
+    }
+
+    /// Writes all bytes from the file's byte `offset` on. `false` if the host cannot.
+    #[must_use]
+    pub(crate) fn write_at(&self, offset: usize, bytes: &[u8]) -> bool {
+        call(SEEK, &mut [self.handle, offset]) == 0 && self.write(bytes)
     }
 
     /// The host's standard output.

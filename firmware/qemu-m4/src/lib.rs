@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod clock;
+pub mod flash;
 pub mod host;
 mod log;
 pub mod markers;

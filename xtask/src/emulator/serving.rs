@@ -27,16 +27,17 @@ pub(crate) struct Serving {
     pub(crate) stream: TcpStream,
     firmware: Firmware,
     /// Before the folder that it writes to.
-    _emulator: Running,
+    emulator: Running,
     folder: TempDir,
 }
 
 impl Serving {
-    /// Starts a program. The emulator's time is a nanosecond an instruction.
+    /// Starts a program with the slots that a file holds; what it writes into them it writes into the file, too. The emulator's
+    /// time is a nanosecond an instruction.
     ///
     /// # Errors
     /// If the emulator does not start or does not open its serial port.
-    pub(crate) fn start(board: &'static Board, firmware: Firmware, model: Option<&Path>) -> Result<Self> {
+    pub(crate) fn start(board: &'static Board, firmware: Firmware, slots: &Path) -> Result<Self> {
         let machine = board.machine().with_context(|| format!("{} is no emulated board", board.name))?;
         if version(machine.emulator).is_none() {
             bail!("{} is not installed: run `cargo xtask setup`", machine.emulator);
@@ -44,15 +45,23 @@ impl Serving {
         let folder = tempfile::tempdir().context("cannot make a folder for temporary files")?;
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen for the emulator")?;
         let port = listener.local_addr()?.port();
-        let mut command = command(machine, &firmware, model, folder.path())?;
+        let mut command = command(machine, &firmware, Some(slots), folder.path())?;
+        let (home, name) = (slots.parent().unwrap_or(Path::new(".")), slots.file_name().unwrap_or_default());
+        command.current_dir(home);
+        let semihosting = format!("{SEMIHOSTING},arg=mote,arg={}", name.to_string_lossy());
         command.args(["-chardev", &format!("socket,id=port,host=127.0.0.1,port={port},nodelay=on")]);
-        command.args(["-serial", "chardev:port", "-icount", "shift=0", "-semihosting-config", SEMIHOSTING]);
+        command.args(["-serial", "chardev:port", "-icount", "shift=0", "-semihosting-config", &semihosting]);
         let mut emulator = Running(spawn(command.stdin(Stdio::null()))?);
         let stream = accept(&listener, &mut emulator, folder.path())?;
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(READ_WAIT))?;
-        Ok(Serving { stream, firmware, _emulator: emulator, folder })
+        Ok(Serving { stream, firmware, emulator, folder })
+    }
+
+    /// Cuts the power.
+    pub(crate) fn kill(&mut self) {
+        self.emulator.kill();
     }
 
     /// The last line of the program's log, if it left one.
@@ -86,10 +95,16 @@ fn accept(listener: &TcpListener, emulator: &mut Running, folder: &Path) -> Resu
 #[derive(Debug)]
 struct Running(Child);
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    fn kill(&mut self) {
         // If it has ended already, there is nothing to do.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

@@ -16,9 +16,9 @@ pub(crate) struct Arguments {
     /// The board: `serial:/dev/ttyACM0`, `serial:COM3@1000000` (speed, 115200 without), or an emulated one
     #[arg(long, default_value = "qemu-m4", value_parser = place, value_name = "serial:PATH[@BAUD]|qemu-m4|...")]
     on: Place,
-    /// The .mote file in an emulated board's flash
-    #[arg(long, value_name = "FILE", default_value = "firmware/models/demo.mote")]
-    model: PathBuf,
+    /// Give an emulated board this .mote file for this once, instead of what was flashed and written before
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
     /// Seconds to wait for an answer before asking again
     #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
     timeout: f64,
@@ -75,7 +75,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { on, model, timeout, attempts, what } = arguments;
     let answer = Duration::try_from_secs_f64(*timeout).context("--timeout: give a number of seconds, such as 0.5")?;
     let timing = Timing { answer, attempts: *attempts, ..Timing::default() };
-    let mut remote = Remote::connect(on, Some(model), timing)?;
+    let mut remote = Remote::connect(on, model.as_deref(), timing)?;
     match what {
         What::Identify => identify(&mut remote),
         What::Status => {

@@ -4,7 +4,7 @@
 //! that its signature is right where the firmware is to have a key, that the program which reaches the board is there.
 
 mod drive;
-mod emulated;
+pub(crate) mod emulated;
 mod image;
 mod picture;
 mod tools;
@@ -14,19 +14,21 @@ use crate::board::{self, Board, Programmer, QEMU_M4};
 use crate::elf::Firmware;
 use crate::images::write_whole;
 use crate::places::root;
+use crate::remote::{self, Place, Remote, model_line};
 use crate::verb::sign;
 use crate::{UsageError, firmware, model_file};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use image::Part;
+use mote_client::Timing;
 use mote_core::Model;
 use std::path::{Path, PathBuf};
 use tools::{ESPFLASH, Options, PROBE_RS};
 
 /// The program that answers a host, on real boards and on emulated ones.
 fn program(board: &Board) -> &'static str {
-    if board.machine().is_some() { "generate" } else { "serve" }
+    if board.machine().is_some() { remote::PROGRAM } else { "serve" }
 }
 
 /// Arguments of `flash`.
@@ -106,7 +108,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     let load = Load { firmware: firmware.as_ref(), model: model.as_ref().map(|model| (model, signature)) };
     write(board, &load, arguments)?;
-    println!("flashed");
+    if board.machine().is_some() {
+        return identify(board);
+    }
+    println!("flashed; `cargo xtask device --on serial:PORT identify` asks the board what it has");
+    Ok(())
+}
+
+/// Starts an emulated board, if it has firmware, and prints what it says it is.
+fn identify(board: &'static Board) -> Result<()> {
+    if !emulated::Flash::of(board).firmware.exists() {
+        println!("flashed; {} has no firmware yet", board.name);
+        return Ok(());
+    }
+    let mut remote = Remote::connect(&Place::Emulated(board), None, Timing::default())?;
+    println!("{}: {}", board.name, model_line(&remote.client.identify()?));
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! `test` and `ci`: every check and every test, with one closing line.
 
+mod slots;
+
 use super::{new_firmware, setup};
 use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, HARDWARE, QEMU_M4, USER_EMULATOR};
 use crate::cycles::Model;
@@ -97,6 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("selftest on {}", board.name), || selftest(board));
         tally.check(&format!("the host's pictures on {}", board.name), || same_pictures(board));
         tally.check(&format!("a conversation with {}", board.name), || conversation(board));
+        tally.check(&format!("slots on {}", board.name), || update(board));
     }
     for board in &HARDWARE {
         tally.check(&format!("boards: {}", board.name), || build_real_board(board));
@@ -280,6 +283,16 @@ fn conversation(board: &'static Board) -> Result<Verdict> {
     } else {
         Ok(Verdict::Passed)
     }
+}
+
+/// A model is replaced while the board draws, and a cut of power leaves the old one.
+fn update(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let folder = tempfile::tempdir()?;
+    slots::check(board, &root().join(RELEASED_MODEL), &small_model(folder.path())?)?;
+    Ok(Verdict::Passed)
 }
 
 /// What `generate` takes stays what the table of sizes says, and its stack is measured.

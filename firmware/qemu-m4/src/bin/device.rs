@@ -1,11 +1,16 @@
 //! Answers a host on the serial port: `cargo xtask device` and `cargo xtask generate` speak with it.
+//!
+//! Argument: the host's file with the slots' bytes, where what is written into them is kept; without it they are memory.
 #![no_std]
 #![no_main]
 
 use mote_core::Arena;
-use mote_device::{Board, FixedModel, Memory, block_on, serve};
+use mote_device::{Board, FlashStore, Memory, block_on, serve};
+use mote_slots::Layout;
 use qemu_m4::clock::{self, Clock};
-use qemu_m4::{model_region, serial};
+use qemu_m4::flash::{Flash, mapped};
+use qemu_m4::host::{COMMAND_LINE, arguments};
+use qemu_m4::{fail, serial};
 
 /// Bytes of working memory: what a model may need at most on this board.
 const ARENA_LEN: usize = 128 * 1024;
@@ -23,7 +28,12 @@ fn main() -> ! {
     let (arena, input) = unsafe { (&mut *(&raw mut MOTE_ARENA), &mut *(&raw mut INPUT)) };
     let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
     let (receiver, sender) = serial::start();
-    let store = FixedModel(model_region());
+    let mut line = [0; COMMAND_LINE];
+    let file = arguments(&mut line).and_then(|mut words| words.nth(1));
+    // SAFETY: `main` runs once, and nothing else writes the model region.
+    let Some(flash) = (unsafe { Flash::new(file) }) else { fail("slots", "the host has no file of this name") };
+    let Ok(layout) = Layout::new::<Flash>(0, flash.len()) else { fail("slots", "the model region is not two of them") };
+    let store = FlashStore::new(flash, layout, mapped);
     // The port neither fails nor ends.
     let _ = block_on(serve(Emulated(Clock::start()), store, memory, receiver, sender));
     qemu_m4::succeed()

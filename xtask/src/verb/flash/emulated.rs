@@ -1,11 +1,12 @@
 //! An emulated board's flash, as files that stay between runs: the firmware's ELF file, and the slots' bytes.
 
-use super::image::Part;
+use super::image::{self, Part};
 use crate::board::Board;
 use crate::elf::Firmware;
 use crate::images::write_whole;
 use crate::places::target_dir;
 use anyhow::{Context, Result};
+use mote_core::Model;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -23,8 +24,14 @@ impl Flash {
         Flash::in_folder(&target_dir().join("emulated").join(board.name))
     }
 
-    fn in_folder(folder: &Path) -> Flash {
+    /// Its files in a folder.
+    pub(crate) fn in_folder(folder: &Path) -> Flash {
         Flash { firmware: folder.join("firmware.elf"), slots: folder.join("slots.bin") }
+    }
+
+    /// Puts a model into the slots, as flashing does.
+    pub(crate) fn write_model(&self, board: &Board, model: &Model<'_>) -> Result<()> {
+        self.write(board, None, &image::slots(board, model, None))
     }
 
     fn write(&self, board: &Board, firmware: Option<&Path>, slots: &[Part]) -> Result<()> {
