@@ -15,9 +15,10 @@ use mote_core::schedule::{noise, signal};
 use serde::{Deserialize, Serialize};
 
 use super::Usage;
+use super::devices::Devices;
 use super::settings::{BackendName, OnBackend, Precision, Run, Settings, ahead};
 use crate::dataset::{DataOptions, DataSource, DatasetError, SampleShape};
-use crate::denoiser::{Architecture, DenoiserConfig, DenoiserFile};
+use crate::denoiser::{Architecture, DenoiserConfig, DenoiserFile, parameters};
 use crate::evaluate::npy::{Samples, write_labels};
 use crate::ops::DenoiserBackend;
 use crate::preset::Preset;
@@ -57,6 +58,9 @@ pub(super) struct Args {
     /// What computes
     #[arg(long, value_enum, default_value_t)]
     backend: BackendName,
+    /// Train on these devices together, as `train --devices`; a batch is that of all
+    #[arg(long, value_name = "LIST", conflicts_with = "peer")]
+    devices: Option<Devices>,
     /// What it keeps between layers [default: f32; bf16 with --backend cuda]
     #[arg(long, value_enum)]
     precision: Option<Precision>,
@@ -175,7 +179,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     } else {
         None
     };
-    let bench = Bench { begun, seconds: Duration::from_secs_f64(args.seconds), speed: OnceCell::new() };
+    let (seconds, devices) = (Duration::from_secs_f64(args.seconds), args.devices.clone().unwrap_or_default());
+    let bench = Bench { begun, seconds, devices, speed: OnceCell::new() };
     run.on_backend(&bench)?;
     let Settings { preset, backend, precision, .. } = &run.settings;
     let output = Output {
@@ -283,6 +288,7 @@ fn task(run: &Run) -> anyhow::Result<String> {
 struct Bench {
     begun: Instant,
     seconds: Duration,
+    devices: Devices,
     speed: OnceCell<Speed>,
 }
 
@@ -293,18 +299,36 @@ impl OnBackend for Bench {
         B::InnerBackend: DenoiserBackend,
     {
         let Settings { preset, seed, backend, .. } = &run.settings;
-        let diffusion = preset.diffusion.build()?;
+        let (devices, diffusion) = (self.devices.of::<B::InnerBackend>()?, preset.diffusion.build()?);
+        let parts = devices.len() * preset.train.optimizer.accumulate;
+        anyhow::ensure!(
+            preset.train.batch.is_multiple_of(parts),
+            Usage(format!(
+                "a batch of {} cannot be divided into {parts} equal parts: give another --batch",
+                preset.train.batch
+            ))
+        );
         let network = preset.network(&run.data);
-        let device = B::Device::default();
-        let net = network.init::<B>(*seed, &device)?;
-        let data = run.data.train();
-        let task = TeacherTask::new(&preset.train, &network, &diffusion, data, *seed, Placement::Device, &device);
+        let make = |device: &B::Device| -> anyhow::Result<_> {
+            let (split, placement) = (run.data.train(), Placement::Device);
+            let task = TeacherTask::<B::InnerBackend>::new(
+                &preset.train,
+                &network,
+                &diffusion,
+                split,
+                *seed,
+                placement,
+                device,
+            );
+            Ok((network.init::<B>(*seed, device)?, task))
+        };
+        let net = network.init::<B::InnerBackend>(*seed, &devices[0])?;
         let start = DenoiserFile {
             network: network.clone(),
             diffusion: preset.diffusion.clone(),
             sampling: preset.sample.sampling.clone(),
             channels_scale: run.data.channels_scale.clone(),
-            parameters: crate::denoiser::parameters(&net).into_data().to_vec().expect("f32 backend"),
+            parameters: parameters(&net).into_data().to_vec().expect("f32 backend"),
         };
         let checkpoints = Checkpoints::new(run.dir.file("checkpoints"), Keep::default());
         let fit = Fit {
@@ -318,7 +342,7 @@ impl OnBackend for Bench {
             interrupted: &AtomicBool::new(false),
         };
         let mut stopwatch = Stopwatch::new(self.begun, self.seconds, preset.train.batch, *backend);
-        match fit.run::<B, _>(net, &task, &mut stopwatch) {
+        match fit.run_on::<B, _, _>(&devices, make, &mut stopwatch) {
             Err(error) if error.is::<Interrupted>() => {
                 _ = self.speed.set(stopwatch.speed(start.parameters.len()));
                 Ok(())

@@ -13,7 +13,7 @@ const GROUP: Duration = Duration::from_millis(100);
 const GROUPS: usize = 3;
 
 /// Steps of the warm-up after the first one, at least; two where they take longer than all timing.
-const WARM_UP: u64 = 5;
+const WARM_UP: usize = 5;
 
 /// Waits for the first step, lets training warm up, times groups of steps, stops.
 pub(super) struct Stopwatch {
@@ -32,8 +32,8 @@ pub(super) struct Stopwatch {
 /// What is being done.
 enum Phase {
     First,
-    WarmUp { since: Instant, steps: u64 },
-    Timing { since: Instant, group: Instant, steps: u64 },
+    WarmUp { since: Instant, steps: usize },
+    Timing { since: Instant, group: Instant, steps: usize },
 }
 
 impl Stopwatch {
@@ -59,8 +59,8 @@ impl Stopwatch {
         }
     }
 
-    /// `count` steps more have ended at `now`.
-    fn hear(&mut self, now: Instant, count: u64) -> Verdict {
+    /// `count` steps, none of them heard before, are done at `now`.
+    fn hear(&mut self, count: usize, now: Instant) -> Verdict {
         let wanted = self.wanted;
         match &mut self.phase {
             Phase::First => {
@@ -95,14 +95,13 @@ impl Observer for Stopwatch {
         Ok(())
     }
 
-    /// The first step is heard of by itself.
     fn is_due(&self, step: u64, _: u64) -> bool {
         step == 1
     }
 
     fn steps(&mut self, done: &[Done], _: &dyn Fn() -> Vec<f32>) -> anyhow::Result<Verdict> {
         self.loss = done.last().map_or(self.loss, |done| done.loss);
-        let verdict = self.hear(Instant::now(), done.len() as u64);
+        let verdict = self.hear(done.len(), Instant::now());
         if verdict == Verdict::Stop {
             self.memory = machine::memory(self.backend);
         }
@@ -120,11 +119,11 @@ mod tests {
         let begun = Instant::now();
         let mut stopwatch = Stopwatch::new(begun, Duration::from_millis(500), 10, BackendName::default());
         let mut now = begun + Duration::from_secs(1);
-        let (mut steps, mut verdict) = (1, stopwatch.hear(now, 1));
+        let (mut steps, mut verdict) = (1, stopwatch.hear(1, now));
         while verdict == Verdict::GoOn {
             steps += 1;
             now += Duration::from_millis(if steps == 18 { 220 } else { 20 });
-            verdict = stopwatch.hear(now, 1);
+            verdict = stopwatch.hear(1, now);
         }
         let speed = stopwatch.speed(7);
         assert_eq!((speed.groups, speed.parameters, speed.seconds_to_first_step), (4, 7, 1.0));
@@ -132,12 +131,27 @@ mod tests {
         assert!(speed.least < 250.0, "{speed:?}");
     }
 
+    /// As a GPU's are: read once a second, 50 at a time.
+    #[test]
+    fn steps_that_are_read_together_are_counted_each() {
+        let begun = Instant::now();
+        let mut stopwatch = Stopwatch::new(begun, Duration::from_secs(3), 2, BackendName::default());
+        let mut now = begun + Duration::from_secs(9);
+        let mut verdict = stopwatch.hear(1, now);
+        while verdict == Verdict::GoOn {
+            now += Duration::from_secs(1);
+            verdict = stopwatch.hear(50, now);
+        }
+        let speed = stopwatch.speed(1);
+        assert_eq!((speed.images_per_second, speed.groups, speed.seconds_to_first_step), (100.0, 3, 9.0));
+    }
+
     #[test]
     fn steps_longer_than_all_timing_are_timed_three_times_after_two() {
         let begun = Instant::now();
         let mut stopwatch = Stopwatch::new(begun, Duration::from_millis(500), 1, BackendName::default());
         let stops: Vec<bool> =
-            (1..=6).map(|step| stopwatch.hear(begun + Duration::from_secs(step), 1) == Verdict::Stop).collect();
+            (1..=6).map(|step| stopwatch.hear(1, begun + Duration::from_secs(step)) == Verdict::Stop).collect();
         assert_eq!(stops, [false, false, false, false, false, true]);
         let speed = stopwatch.speed(1);
         assert_eq!((speed.images_per_second, speed.groups), (1.0, 3));

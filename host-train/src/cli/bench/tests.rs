@@ -60,7 +60,8 @@ fn a_step_is_timed_on_images_and_on_signals() {
         let words = format!("--preset toy --shape {shape} --classes 2 --batch 2 --seconds 0.05");
         let (_folder, run) = open(&words);
         assert_eq!((run.data.shape.to_string(), run.data.classes()), (shape.to_owned(), 2));
-        let bench = Bench { begun: Instant::now(), seconds: Duration::from_millis(50), speed: OnceCell::new() };
+        let (begun, seconds, devices) = (Instant::now(), Duration::from_millis(50), Devices::Default);
+        let bench = Bench { begun, seconds, devices, speed: OnceCell::new() };
         run.on_backend(&bench).unwrap();
         let speed = bench.speed.into_inner().unwrap();
         assert!(speed.images_per_second > 0.0 && speed.least <= speed.most && speed.groups >= 3, "{speed:?}");
