@@ -68,7 +68,7 @@ enum Verb {
     /// Show everything about a .mote file: shapes, steps, operations, memory over time, estimated times on chips
     Inspect(verb::inspect::Arguments),
     /// Draw pictures with a .mote file, on the host or on the emulated chip: the same bytes either way
-    Generate(verb::generate::Arguments),
+    Generate(Box<verb::generate::Arguments>),
     /// Ask a board that runs Mote's firmware: identity, self-test, benchmark, model slots
     Device(verb::device::Arguments),
     /// Put firmware, a model or both on a board, real or emulated; show what lies where in its memory
