@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     /// Firmware that takes only models signed with this key (a file that `cargo xtask keygen` wrote)
     #[arg(long, value_name = "FILE", conflicts_with = "model_only")]
     key: Option<PathBuf>,
-    /// Which debug probe (VID:PID[:SERIAL], or `any`), or which serial port on an esp32c3. On a board that takes UF2 files:
+    /// Which debug probe (`VID:PID[:SERIAL]`, or `any`), or which serial port on an esp32c3. On a board that takes UF2 files:
     /// use a probe instead of its drive
     #[arg(long, value_name = "SEL")]
     probe: Option<String>,
