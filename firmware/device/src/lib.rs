@@ -20,13 +20,11 @@
 //!     }
 //! }
 //!
-//! fn run<R: Read, W: Write<Error = R::Error>>(file: &'static [u8], receive: R, send: W) -> R::Error {
+//! fn run<R: Read, W: Write<Error = R::Error>>(file: &'static [u8], receive: R, send: W) -> Option<R::Error> {
 //!     let (mut arena, mut input) = (Arena::<65536>::new(), Arena::<1024>::new());
 //!     let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
 //!     block_on(serve(Desk, FixedModel(file), memory, receive, send))
 //! }
-//! # let (receive, mut reply) = (&[0, 1, 2, 0][..], [0; 16]);
-//! # run(&[], receive, &mut reply[..]);
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
