@@ -40,11 +40,11 @@ impl Helps {
             verb if self.lists("mote-train", &[], verb) => ("mote-train", vec![verb]),
             verb => ("xtask", vec![verb]),
         };
+        // A verb may stand behind options of the one before it.
         for word in &words[1..] {
-            if word.starts_with('-') || !self.lists(program, &verbs, word) {
-                break;
+            if self.lists(program, &verbs, word) {
+                verbs.push(word);
             }
-            verbs.push(word);
         }
         Some((program, verbs))
     }
@@ -85,9 +85,9 @@ fn every_command_of_the_manuals_exists_with_its_options() {
             let command = command.split('#').next().unwrap_or_default();
             let words: Vec<&str> = command.split_whitespace().collect();
             let (program, verbs) = helps.find(&words).unwrap_or_else(|| panic!("{name}: `{line}`: no such verb"));
-            let help = helps.of(program, &verbs);
+            let help: String = (0..=verbs.len()).map(|outer| helps.of(program, &verbs[..outer]).to_owned()).collect();
             for option in words.iter().filter_map(|word| option(word)) {
-                assert!(explains(help, option), "{name}: `{line}`: {program} {verbs:?} has no {option}");
+                assert!(explains(&help, option), "{name}: `{line}`: {program} {verbs:?} has no {option}");
             }
             commands += 1;
         }
