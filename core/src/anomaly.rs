@@ -87,10 +87,15 @@ pub fn standardized(scores: &[u64], normal: &[Normal]) -> i64 {
     const LIMIT: i64 = 1 << 46;
     let deviations = scores.iter().zip(normal).map(|(&score, normal)| {
         let above = (score.min(1 << 34) as i64 - normal.mean.min(1 << 34) as i64) << STATE_BITS;
-        above.div_euclid(normal.deviation.clamp(1, 1 << 34) as i64).clamp(-LIMIT, LIMIT)
+        quotient(above, normal.deviation.clamp(1, 1 << 34) as i64).clamp(-LIMIT, LIMIT)
     });
     let count = scores.len().min(normal.len()).clamp(1, 1 << 16) as i64;
-    deviations.take(1 << 16).fold(0, |sum: i64, deviation| sum.wrapping_add(deviation)).div_euclid(count)
+    quotient(deviations.take(1 << 16).fold(0, |sum: i64, deviation| sum.wrapping_add(deviation)), count)
+}
+
+/// Rounded down. The divisors are at least 1, which not every profile's compiler sees: a plain division would leave a panic.
+fn quotient(dividend: i64, divisor: i64) -> i64 {
+    dividend.checked_div_euclid(divisor).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Products {
             // (1 + c) / 2 in Q62.
             let half = ((1 << COSINE_BITS) + cosine) as u64;
             let (root, shift) = length(half << 29);
-            let middle = [0, 1].map(|end: usize| midway(low[end], high[end], root, shift));
+            let middle = [midway(low[0], high[0], root, shift), midway(low[1], high[1], root, shift)];
             if fraction >> bit & 1 == 1 {
                 low = middle
             } else {

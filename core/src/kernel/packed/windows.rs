@@ -191,7 +191,10 @@ impl<'a, I: Activation> Windows<'a, I> {
                 // words of element t end at byte 4 W (4 q + t + 1), and what is still to be read starts at or behind
                 // (8 + N) 4 Q - 4 N (Q - q), in the least work area that holds N windows.
                 unsafe {
-                    let value = |pixel: usize| if pixel < N { i32::from((*from)[pixel][tap]) as u32 } else { 0 };
+                    let value = |pixel: usize| {
+                        let quad = (&*from).get(pixel).unwrap_or(&[0; QUAD]);
+                        i32::from(quad.get(tap).copied().unwrap_or(0)) as u32
+                    };
                     let words = array::from_fn(|word| match (W, word % 2, word / 2 * 3) {
                         (1, ..) => value(0),
                         (_, 0, first) => value(first).wrapping_add(value(first + 2) << 11),
