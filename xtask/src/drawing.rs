@@ -10,7 +10,6 @@ use crate::task::Task;
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use mote_client::Timing;
 use mote_core::{Generator, Model, Request, aligned};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -102,7 +101,7 @@ pub(crate) fn on_board(place: &Place, path: &Path, wanted: &Wanted) -> Result<Sa
     let parts = if let Place::Emulated(_) = place { split(wanted) } else { vec![wanted.clone()] };
     let bar = progress_bar(wanted.samples.end - wanted.samples.start);
     let draw = |part: Wanted| -> Result<Vec<u8>> {
-        let mut remote = Remote::connect(place, Some(path), Timing::default())?;
+        let mut remote = Remote::connect(place, Some(path), place.timing())?;
         remote.check_model(&model)?;
         let mut pixels = Vec::new();
         for sample in part.samples.clone() {
@@ -125,7 +124,7 @@ pub(crate) fn on_board(place: &Place, path: &Path, wanted: &Wanted) -> Result<Sa
 /// Draws on a board that answers: the states, Q12.
 pub(crate) fn states_on_board(place: &Place, path: &Path, requests: &[Request<'_>]) -> Result<Vec<Vec<i16>>> {
     let model = model_file::read(path)?;
-    let mut remote = Remote::connect(place, Some(path), Timing::default())?;
+    let mut remote = Remote::connect(place, Some(path), place.timing())?;
     remote.check_model(&model)?;
     let mut states = Vec::new();
     for request in requests {

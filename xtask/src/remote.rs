@@ -11,6 +11,7 @@ use mote_client::{Client, ClientError, Timing, serial};
 use mote_core::Model;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// The emulated boards' program that answers.
@@ -29,6 +30,20 @@ pub(crate) enum Place {
     /// In the emulator.
     Emulated(&'static Board),
 }
+
+impl Place {
+    /// How long to wait there.
+    pub(crate) fn timing(&self) -> Timing {
+        match self {
+            Place::Serial { .. } => Timing::default(),
+            Place::Emulated(_) => PATIENCE,
+        }
+    }
+}
+
+/// How long to wait for an emulated board: it loses nothing, but its time stands still while the machine is busy.
+pub(crate) const PATIENCE: Timing =
+    Timing { answer: Duration::from_secs(1), attempts: 60, job: Duration::from_secs(600) };
 
 /// Reads `serial:PATH`, `serial:PATH@BAUD` or the name of an emulated board.
 pub(crate) fn place(word: &str) -> Result<Place, String> {

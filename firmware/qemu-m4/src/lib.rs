@@ -15,7 +15,7 @@ pub mod stack;
 use defmt::Format;
 
 #[cfg(target_arch = "arm")]
-pub use cortex_m_rt::entry;
+pub use cortex_m_rt::{entry, exception};
 #[cfg(target_arch = "riscv32")]
 pub use riscv_rt::entry;
 

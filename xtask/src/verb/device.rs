@@ -4,7 +4,6 @@ use crate::images::write_whole;
 use crate::remote::{Place, Remote, model_line, place};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use mote_client::Timing;
 use mote_client::protocol::{SlotState, State};
 use std::fs;
 use std::path::PathBuf;
@@ -19,12 +18,12 @@ pub(crate) struct Arguments {
     /// Give an emulated board this .mote file for this once, instead of what was flashed and written before
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Seconds to wait for an answer before asking again
-    #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
-    timeout: f64,
-    /// How often to ask
-    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    attempts: u32,
+    /// Seconds to wait for an answer before asking again: 1 without
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+    /// How often to ask: 5 times without; an emulated board, whose time stands still while the machine is busy, 60 times
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    attempts: Option<u32>,
     #[command(subcommand)]
     what: What,
 }
@@ -73,8 +72,12 @@ enum What {
 /// Connects and asks.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let Arguments { on, model, timeout, attempts, what } = arguments;
-    let answer = Duration::try_from_secs_f64(*timeout).context("--timeout: give a number of seconds, such as 0.5")?;
-    let timing = Timing { answer, attempts: *attempts, ..Timing::default() };
+    let mut timing = on.timing();
+    if let Some(seconds) = *timeout {
+        timing.answer =
+            Duration::try_from_secs_f64(seconds).context("--timeout: give a number of seconds, such as 0.5")?;
+    }
+    timing.attempts = attempts.unwrap_or(timing.attempts);
     let mut remote = Remote::connect(on, model.as_deref(), timing)?;
     match what {
         What::Identify => identify(&mut remote),

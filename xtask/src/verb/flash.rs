@@ -21,7 +21,6 @@ use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use image::Part;
-use mote_client::Timing;
 use mote_core::Model;
 use std::path::{Path, PathBuf};
 use tools::{ESPFLASH, Options, PROBE_RS};
@@ -121,7 +120,7 @@ fn identify(board: &'static Board) -> Result<()> {
         println!("flashed; {} has no firmware yet", board.name);
         return Ok(());
     }
-    let mut remote = Remote::connect(&Place::Emulated(board), None, Timing::default())?;
+    let mut remote = Remote::connect(&Place::Emulated(board), None, remote::PATIENCE)?;
     println!("{}: {}", board.name, model_line(&remote.client.identify()?));
     Ok(())
 }

@@ -16,7 +16,6 @@ use crate::toolchain::{Toolchain, embedded_cargo, find};
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use mote_client::Timing;
 use mote_client::protocol::State;
 use mote_core::{Resampling, selftest};
 use std::fs;
@@ -261,7 +260,7 @@ fn conversation(board: &'static Board) -> Result<Verdict> {
             bail!("the board's pixels differ from the host's: {:?}", wanted.task);
         }
     }
-    let mut remote = Remote::connect(&place, Some(&path), Timing::default())?;
+    let mut remote = Remote::connect(&place, Some(&path), place.timing())?;
     let name = remote.client.identify()?.board.to_owned();
     if name != board.name {
         bail!("{} says that it is {name}", board.name);

@@ -39,6 +39,13 @@ fn main() -> ! {
     qemu_m4::succeed()
 }
 
+/// The serial port's, the only one that is enabled.
+#[cfg(target_arch = "arm")]
+#[qemu_m4::exception]
+unsafe fn DefaultHandler(_number: i16) {
+    serial::interrupted();
+}
+
 struct Emulated(Clock);
 
 impl Board for Emulated {

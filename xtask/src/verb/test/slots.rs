@@ -4,12 +4,12 @@ use crate::board::Board;
 use crate::drawing::{self, Wanted};
 use crate::elf::Firmware;
 use crate::emulator::Serving;
-use crate::remote::PROGRAM;
+use crate::remote::{PATIENCE, PROGRAM};
 use crate::verb::flash::emulated::Flash;
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, bail};
+use mote_client::Client;
 use mote_client::protocol::{Loaded, State};
-use mote_client::{Client, Timing};
 use mote_core::{Model, Request};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ struct Desk {
 impl Desk {
     fn power_on(&self) -> Result<(Serving, Client<TcpStream>)> {
         let serving = Serving::start(self.board, Firmware::read(&self.firmware)?, &self.flash.slots)?;
-        let client = Client::connect(serving.stream.try_clone()?, Timing::default())?;
+        let client = Client::connect(serving.stream.try_clone()?, PATIENCE)?;
         Ok((serving, client))
     }
 
