@@ -41,7 +41,7 @@ impl Helps {
             verb => ("xtask", vec![verb]),
         };
         // A verb may stand behind options of the one before it.
-        for word in &words[1..] {
+        for word in words[1..].iter().filter(|word| !word.starts_with('-')) {
             if self.lists(program, &verbs, word) {
                 verbs.push(word);
             }
