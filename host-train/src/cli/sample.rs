@@ -28,7 +28,7 @@ use crate::progress::Progress;
 use crate::run_dir::RunDir;
 use crate::trainer::{Checkpoints, Keep, read_denoiser};
 
-pub(super) use settings::SamplingArgs;
+pub(super) use settings::{SamplingArgs, range};
 pub(super) use values::{Form, Series};
 
 /// Draws samples of a run's teacher or student, or of any checkpoint: whole, from an image, between two, around what is known.
@@ -134,6 +134,8 @@ pub(super) fn weights_file(dir: &RunDir, weights: &str) -> anyhow::Result<PathBu
         "teacher" | "student" => dir.file(&format!("{weights}.safetensors")),
         "latest" => checkpoints.latest(),
         "best" => checkpoints.best(),
+        // A student of another name.
+        name if dir.file(&format!("{name}.safetensors")).exists() => dir.file(&format!("{name}.safetensors")),
         path => PathBuf::from(path),
     };
     if !path.exists() {

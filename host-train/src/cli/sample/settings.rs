@@ -97,9 +97,10 @@ enum ThresholdName {
     None,
 }
 
-/// `LO..HI`.
+/// `LO..HI` or `LO,HI`.
 pub(in crate::cli) fn range(text: &str) -> Result<[f64; 2], String> {
-    let ends = text.split_once("..").and_then(|(low, high)| Some([low.parse().ok()?, high.parse().ok()?]));
+    let ends = text.split_once("..").or_else(|| text.split_once(','));
+    let ends = ends.and_then(|(low, high)| Some([low.trim().parse().ok()?, high.trim().parse().ok()?]));
     ends.ok_or_else(|| "give two numbers, as 0.5..20".to_owned())
 }
 
@@ -127,7 +128,7 @@ impl SamplingArgs {
                 config.spacing = SpacingConfig::Karras { rho: 7.0 };
             }
         }
-        config.spacing = rest.spacing(config.spacing);
+        config.spacing = rest.spacing(&config.spacing, config.steps);
         config.threshold = rest.threshold(config.threshold);
         let unused = [
             ("--rho", rest.rho.is_some()),
@@ -190,15 +191,17 @@ impl SamplingArgs {
         }
     }
 
-    fn spacing(&mut self, base: SpacingConfig) -> SpacingConfig {
+    fn spacing(&mut self, base: &SpacingConfig, steps: usize) -> SpacingConfig {
         let karras = |rho: Option<f64>, base: f64| SpacingConfig::Karras { rho: rho.unwrap_or(base) };
         match (self.spacing.take(), base) {
+            // A network's own timesteps are of its own number of steps.
+            (None, SpacingConfig::At { timesteps }) if timesteps.len() != steps => SpacingConfig::Trailing,
             (Some(SpacingName::Trailing), _) => SpacingConfig::Trailing,
             (Some(SpacingName::Leading), _) => SpacingConfig::Leading,
             (Some(SpacingName::Linspace), _) => SpacingConfig::Linspace,
-            (_, SpacingConfig::Karras { rho }) => karras(self.rho.take(), rho),
+            (_, &SpacingConfig::Karras { rho }) => karras(self.rho.take(), rho),
             (Some(SpacingName::Karras), _) => karras(self.rho.take(), 7.0),
-            (None, base) => base,
+            (None, base) => base.clone(),
         }
     }
 

@@ -106,7 +106,7 @@ pub enum VarianceConfig {
 }
 
 /// The levels; [`Spacing`] has the formulas.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum SpacingConfig {
@@ -116,6 +116,11 @@ pub enum SpacingConfig {
     Linspace,
     Karras {
         rho: f64,
+    },
+    /// These, whatever the schedule.
+    At {
+        /// As many as there are steps, falling.
+        timesteps: Vec<u32>,
     },
 }
 
@@ -183,6 +188,12 @@ impl SamplingConfig {
         let none = "no timestep has such a sigma";
         ensure(timesteps >= 1, "sample.sigma_range", format!("{:?}", self.sigma_range.unwrap_or_default()), none)?;
         ensure((1..=timesteps).contains(steps), "sample.steps", steps, format!("give 1 to {timesteps}"))?;
+        if let SpacingConfig::At { timesteps: at } = spacing {
+            let falling = at.is_sorted_by(|a, b| a > b);
+            let right = at.len() == *steps && falling && at.iter().all(|&at| (at as usize) < diffusion.timesteps());
+            let needed = format!("give {steps} falling timesteps below {}, or another spacing", diffusion.timesteps());
+            ensure(right, "sample.spacing.timesteps", format!("{at:?}"), needed)?;
+        }
         ensure(guidance.is_finite(), "sample.guidance", guidance, "give a number")?;
         if let Some([low, high]) = guidance_interval {
             let found = format!("{low} to {high}");
@@ -254,9 +265,19 @@ impl SamplingConfig {
 
     /// The levels, the noisiest first.
     fn levels(&self, diffusion: &Diffusion) -> Vec<Level> {
+        let spacing = match &self.spacing {
+            SpacingConfig::Trailing => Spacing::Trailing,
+            SpacingConfig::Leading => Spacing::Leading,
+            SpacingConfig::Linspace => Spacing::Linspace,
+            SpacingConfig::Karras { rho } => Spacing::Karras { rho: *rho },
+            SpacingConfig::At { timesteps } => {
+                let level = |&timestep: &u32| Level { timestep, alpha_bar: diffusion.alpha_bars[timestep as usize] };
+                return timesteps.iter().map(level).collect();
+            }
+        };
         let timesteps = self.timesteps(diffusion);
         let mut levels = vec![Level::default(); self.steps];
-        self.spacing.spacing().fill(&diffusion.alpha_bars[timesteps.clone()], &mut levels);
+        spacing.fill(&diffusion.alpha_bars[timesteps.clone()], &mut levels);
         levels.iter_mut().for_each(|level| level.timestep += timesteps.start as u32);
         // A repeated level would be a row that changes nothing, and a division by zero in a multistep method.
         levels.dedup();
@@ -318,18 +339,6 @@ impl SamplerConfig {
     }
 }
 
-impl SpacingConfig {
-    /// The way to choose levels.
-    pub fn spacing(self) -> Spacing {
-        match self {
-            Self::Trailing => Spacing::Trailing,
-            Self::Leading => Spacing::Leading,
-            Self::Linspace => Spacing::Linspace,
-            Self::Karras { rho } => Spacing::Karras { rho },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,6 +391,15 @@ mod tests {
         }
     }
 
+    /// Timesteps named one by one give the rows of a spacing that visits the same.
+    #[test]
+    fn named_timesteps_are_visited() {
+        let text = "steps = 4\nguidance = 1.0\nspacing = { kind = \"at\", timesteps = [999, 749, 499, 249] }";
+        let config: SamplingConfig = toml::from_str(text).unwrap();
+        config.check(&cosine()).unwrap();
+        assert_eq!(config.table(&cosine()), cosine().ddim(4));
+    }
+
     #[test]
     fn what_makes_no_sense_is_refused() {
         let base = SamplingConfig::ddim(16, 1.0);
@@ -410,6 +428,9 @@ mod tests {
             // The cosine schedule ends at sigma 20,000.
             SamplingConfig { sampler: SamplerConfig::Heun, ..base.clone() },
             SamplingConfig { spacing: SpacingConfig::Karras { rho: 0.0 }, ..base.clone() },
+            SamplingConfig { spacing: SpacingConfig::At { timesteps: vec![999, 500] }, ..base.clone() },
+            SamplingConfig { steps: 2, spacing: SpacingConfig::At { timesteps: vec![500, 999] }, ..base.clone() },
+            SamplingConfig { steps: 2, spacing: SpacingConfig::At { timesteps: vec![1000, 500] }, ..base.clone() },
             SamplingConfig { threshold: Threshold::Clamp { limit: 0.0 }, ..base.clone() },
             SamplingConfig { threshold: Threshold::Dynamic { quantile: 1.1 }, ..base.clone() },
         ];
