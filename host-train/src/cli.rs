@@ -50,7 +50,7 @@ enum Command {
     Signal(signal::Args),
     /// Train a classifier of noised data, which guides `sample --classifier`
     Classifier(classifier::Args),
-    /// Measure samples: of an int8 model, of a run's float network, or of a file
+    /// Measure samples: of an int8 model, of a run's float network, of a file, or of all released models
     ///
     /// Prints every metric with what real samples of the same number score (its floor) and the time it took, then what the
     /// judge says of each class. Distances are taken in the features of the data set's judge, a small classifier: those of

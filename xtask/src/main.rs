@@ -59,7 +59,7 @@ enum Verb {
     Classifier(verb::training::Arguments),
     /// Exchange a run's weights with PyTorch (passed on to mote-train)
     Weights(verb::training::Arguments),
-    /// Measure samples: of a .mote file, a run's float network or a file (passed on to mote-train)
+    /// Measure samples: of a .mote file, a run's float network, a file, or all released models (passed on to mote-train)
     Eval(verb::training::Arguments),
     /// Train the classifier that `eval` measures samples of other data with, or print its accuracy (passed on to mote-train)
     Judge(verb::training::Arguments),

@@ -2,6 +2,7 @@
 
 mod nll;
 mod subject;
+mod table;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// Draw a picture: real samples, these, and the training samples nearest to them
     #[arg(long, value_name = "PNG")]
     sheet: Option<PathBuf>,
+    /// Draw and measure every released model of a folder and print them as one table, beside what their cards recorded
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = table::RELEASED)]
+    table: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -57,6 +61,9 @@ struct Output {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(folder) = &args.table {
+        return table::run(folder, args.json);
+    }
     if args.nll.nll {
         return nll::run(&args.nll, &args.subject, args.json);
     }

@@ -21,7 +21,7 @@ use crate::trainer::read_denoiser;
 
 /// Which samples.
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("samples of").required(true).args(["model", "run", "samples_file"])))]
+#[command(group(ArgGroup::new("samples of").required(true).args(["model", "run", "samples_file", "table"])))]
 pub(super) struct SubjectArgs {
     /// An int8 model; its samples are those of the chip
     #[arg(long, value_name = "FILE")]
