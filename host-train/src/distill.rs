@@ -1,34 +1,67 @@
-//! Progressive distillation (Salimans, Ho, *Progressive Distillation for Fast Sampling of Diffusion Models*, 2022).
+//! Distillation: a student of few steps and one pass a step, from a guided teacher of many steps and two passes.
 //!
-//! A stage trains a student of `rows` DDIM steps to do in one step what its teacher does in `teacher_rows / rows`: for a
-//! state `z` at the student's timestep, the teacher's steps end at `z'`, and the student's x0 is to be the one whose single
-//! DDIM step ends there too, `(z' - a z) / b`. The first stage's teacher is guided, which folds the two passes of guidance
-//! into one (Meng et al., *On Distillation of Guided Diffusion Models*, 2023); each later stage's is the student before.
+//! A teacher's DDIM rows are *levels*, counted from pure noise (0) to the data (as many as there are rows). Along them a state
+//! follows the teacher's ordinary differential equation, guidance included (Meng et al., *On Distillation of Guided Diffusion
+//! Models*, 2023), so that from each level to each later one there is one right answer.
+//!
+//! | [`Method`] | what the student learns | from |
+//! |---|---|---|
+//! | [`Method::Progressive`] | to do two steps of its teacher in one; each stage's teacher is the student before | Salimans, Ho, *Progressive Distillation for Fast Sampling of Diffusion Models*, 2022 |
+//! | [`Method::Trajectory`] | to jump between a few levels of the guided teacher's trajectories, all in one stage | the same target with a longer jump |
+//! | [`Method::Consistency`] | to jump to the data from any level, by agreeing with itself one teacher's step later | Song et al., *Consistency Models*, 2023; Geng et al., *Consistency Models Made Easy* (ECT), 2024 |
+//!
+//! The first two are [`Regression`], the third is [`Consistency`]. [`best_levels`] says which levels a student's few rows are
+//! best placed at, [`resized`] what weights a student of other sizes begins with, [`Budget`] which sizes fit a chip.
 
-use burn::tensor::Tensor;
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use mote_core::step_table::StepRow;
+mod consistency;
+mod placement;
+mod regression;
+mod resize;
+mod search;
+mod trajectories;
+
+use anyhow::ensure;
+use mote_core::step_table::trailing_timestep;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Augmentation, Split};
-use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
-use crate::diffusion::{Diffusion, Sampler, Weighting, per_image};
-use crate::ops::DenoiserBackend;
-use crate::trainer::{Batch, OptimizerConfig, Part, StepRandom, Task};
+use crate::denoiser::Architecture;
+use crate::diffusion::is_default;
+use crate::diffusion::sample::{SamplerConfig, SamplingConfig, SpacingConfig};
+use crate::trainer::OptimizerConfig;
 
-/// Trajectories computed at once.
-const CHUNK: usize = 100;
+pub use consistency::Consistency;
+pub use placement::{best_levels, jump_costs};
+pub use regression::Regression;
+pub use resize::resized;
+pub use search::{Budget, Candidate, Size, propose, size};
+pub use trajectories::{Course, Path, Store, Teacher, Trajectories};
 
-/// The numbers of distillation.
+/// The numbers of distillation: the `[distill]` section of a preset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistillConfig {
     /// States a step.
     pub batch: usize,
+    /// Trajectories drawn at once: as many as the memory of what computes allows.
+    #[serde(default = "hundred")]
+    pub chunk: usize,
+    /// The guidance that is folded in; the teacher's own if nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guidance: Option<f64>,
+    /// The sigmas between which it acts; the teacher's own if nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// The student's network; the teacher's if nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub student: Option<Architecture>,
     /// The stages in order; the last one's rows are the student's.
     pub stages: Vec<StageConfig>,
     /// The optimizer of each stage, begun anew.
     pub optimizer: OptimizerConfig,
+}
+
+fn hundred() -> usize {
+    100
 }
 
 /// One stage.
@@ -37,210 +70,271 @@ pub struct DistillConfig {
 pub struct StageConfig {
     /// The student's sampling steps.
     pub rows: usize,
-    /// The teacher's, a multiple.
+    /// The teacher's; of a later stage's, the rows of the stage before.
     pub teacher_rows: usize,
     /// Training steps.
     pub steps: u64,
     /// Where the student's states come from.
     pub states: States,
+    /// What it learns.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub target: Target,
+    /// At which of the teacher's levels the student's rows are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub placement: Placement,
 }
 
 /// Where a stage's states come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum States {
-    /// Noised training images; the teacher runs in every step.
+    /// Noised training samples; the teacher runs in every step.
     Data,
-    /// The teacher's own sampling trajectories, drawn once.
+    /// The teacher's own sampling trajectories, drawn once and kept in memory.
     Trajectories {
         /// How many.
         count: usize,
     },
 }
 
-/// One stage's task.
-pub struct Stage<'a, B: AutodiffBackend> {
-    config: &'a StageConfig,
-    batch: usize,
-    teacher: &'a Sampler<'a, B::InnerBackend>,
-    split: Split<'a>,
-    seed: u64,
-    /// The student's rows and the teacher's.
-    rows: Vec<StepRow>,
-    teacher_rows: Vec<StepRow>,
-    /// Of the squared error of the student's output, a row.
-    weights: Vec<f32>,
-    /// States and the x0 to give, `[count * rows, channels, height, width]`, trajectory by trajectory.
-    trajectories: Option<[Tensor<B::InnerBackend, 4>; 2]>,
+/// What a stage's student learns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Target {
+    /// Where the teacher's steps end: [`Regression`].
+    #[default]
+    Regression,
+    /// Its own answer one teacher's step later: [`Consistency`].
+    Consistency,
 }
 
-impl<'a, B: AutodiffBackend> Stage<'a, B>
-where
-    B::InnerBackend: DenoiserBackend,
-{
-    /// Prepares a stage; draws the trajectories where the stage uses them, and `progress` hears how many are drawn.
-    pub fn new(
-        config: &'a StageConfig,
-        batch: usize,
-        teacher: &'a Sampler<'a, B::InnerBackend>,
-        split: Split<'a>,
-        seed: u64,
-        progress: impl FnMut(usize),
-    ) -> Self {
-        let diffusion = teacher.diffusion;
-        let rows = diffusion.ddim(config.rows);
-        let teacher_rows = diffusion.ddim(config.teacher_rows);
-        let timesteps: Vec<usize> = rows.iter().map(|row| row.timestep as usize).collect();
-        let weights = diffusion.weights(Weighting::TruncatedSnr, &timesteps);
-        let mut stage = Self { config, batch, teacher, split, seed, rows, teacher_rows, weights, trajectories: None };
-        if let States::Trajectories { count } = config.states {
-            stage.trajectories = Some(stage.draw(count, progress));
-        }
-        stage
-    }
+/// At which of the teacher's levels the student's rows are. The first is always pure noise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum Placement {
+    /// Evenly spread.
+    #[default]
+    Trailing,
+    /// Where the teacher's trajectories bend least between two of them: [`best_levels`].
+    Tuned,
+    /// The levels nearest to these timesteps.
+    At {
+        /// As many as there are rows, falling.
+        timesteps: Vec<u32>,
+    },
+}
 
-    /// The teacher's steps from `z` at the student's row `row`: where they end, and the x0 that leads there in one step.
-    fn teach(&self, row: usize, z: Tensor<B::InnerBackend, 4>, classes: &[usize]) -> [Tensor<B::InnerBackend, 4>; 2] {
-        let each = self.config.teacher_rows / self.config.rows;
-        let denoise = self.teacher.given(classes, None);
-        let reverse = self.teacher.reverse(&denoise, &self.teacher_rows, self.seed, 0..0, &z.device());
-        let (mut end, mut previous) = (z.clone(), None);
-        for step in row * each..(row + 1) * each {
-            end = reverse.row(step, end, &mut previous, || unreachable!("DDIM adds no noise"));
-        }
-        let StepRow { a, b, .. } = self.rows[row];
-        let x0 = reverse.threshold.apply((end.clone() - z * a) / b);
-        [end, x0]
-    }
+/// The way to a student of few steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Method {
+    /// Halve the steps again and again (Salimans, Ho 2022)
+    Progressive,
+    /// Regress on the guided teacher's trajectories, in one stage
+    Trajectory,
+    /// Agree with itself one teacher's step later, which shrinks (Song et al. 2023; Geng et al. 2024)
+    Consistency,
+}
 
-    fn draw(&self, count: usize, mut progress: impl FnMut(usize)) -> [Tensor<B::InnerBackend, 4>; 2] {
-        let device = B::Device::default();
-        let (mut states, mut targets) = (Vec::new(), Vec::new());
-        for begin in (0..count).step_by(CHUNK) {
-            let numbers = begin as u64..(begin + CHUNK).min(count) as u64;
-            let classes: Vec<usize> = numbers.clone().map(|number| self.class(number as usize)).collect();
-            let denoise = self.teacher.given(&classes, None);
-            let mut z = self.teacher.reverse(&denoise, &self.teacher_rows, self.seed, numbers.clone(), &device).start();
-            let (mut chunk_states, mut chunk_targets) = (Vec::new(), Vec::new());
-            for row in 0..self.rows.len() {
-                let [end, x0] = self.teach(row, z.clone(), &classes);
-                chunk_states.push(std::mem::replace(&mut z, end));
-                chunk_targets.push(x0);
+/// What [`Plan::stages`] makes stages of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The way.
+    pub method: Method,
+    /// The student's sampling steps.
+    pub rows: usize,
+    /// The guided teacher's.
+    pub teacher_rows: usize,
+    /// Training steps of all stages together.
+    pub steps: u64,
+    /// Where the states come from.
+    pub states: States,
+    /// Where the student's rows are.
+    pub placement: Placement,
+    /// Whether the student is of other sizes than the teacher: then progressive distillation begins with a stage that
+    /// keeps the number of steps.
+    pub resized: bool,
+}
+
+impl Plan {
+    /// The stages. Those of progressive distillation get 3, 4, 5, ... parts of the steps: later ones have more to learn.
+    pub fn stages(&self) -> Vec<StageConfig> {
+        let Self { rows, teacher_rows, steps, states, .. } = *self;
+        let target = if self.method == Method::Consistency { Target::Consistency } else { Target::Regression };
+        let mut way = vec![teacher_rows];
+        if self.method == Method::Progressive {
+            if self.resized {
+                way.push(teacher_rows);
             }
-            let interleave = |parts: Vec<Tensor<B::InnerBackend, 4>>| {
-                let [n, c, h, w] = parts[0].dims();
-                let rows = parts.len();
-                Tensor::stack::<5>(parts, 1).reshape([n * rows, c, h, w])
+            while way[way.len() - 1] / 2 > rows {
+                way.push(way[way.len() - 1] / 2);
+            }
+        }
+        way.push(rows);
+        let count = way.len() as u64 - 1;
+        let parts = |stages: u64| (0..stages).map(|stage| stage + 3).sum::<u64>();
+        let until = |stage: u64| steps * parts(stage) / parts(count);
+        let stage = |(stage, pair): (u64, &[usize])| StageConfig {
+            rows: pair[1],
+            teacher_rows: pair[0],
+            steps: until(stage + 1) - until(stage),
+            states,
+            target,
+            placement: if stage + 1 == count { self.placement.clone() } else { Placement::Trailing },
+        };
+        (0..).zip(way.windows(2)).map(stage).collect()
+    }
+}
+
+impl DistillConfig {
+    /// Whether a process of `timesteps` can be distilled so.
+    ///
+    /// # Errors
+    /// The first number that makes no sense, with what to do.
+    pub fn check(&self, timesteps: usize) -> anyhow::Result<()> {
+        ensure!(self.batch >= 1, "distill.batch must be at least 1");
+        ensure!(self.chunk >= 1, "distill.chunk must be at least 1");
+        ensure!(!self.stages.is_empty(), "distill.stages is empty; give at least one");
+        self.optimizer.check(self.batch)?;
+        for (index, stage) in self.stages.iter().enumerate() {
+            let StageConfig { rows, teacher_rows, steps, .. } = *stage;
+            let what = format!("distill.stages.{index}: {rows} steps from a teacher of {teacher_rows}");
+            ensure!((1..=timesteps).contains(&teacher_rows), "{what}: a teacher has 1 to {timesteps}");
+            ensure!((1..=teacher_rows).contains(&rows), "{what}: a student has 1 to {teacher_rows}");
+            ensure!(steps >= 1, "{what}: steps must be at least 1");
+            ensure!(stage.states != States::Trajectories { count: 0 }, "{what}: states.count must be at least 1");
+            if let Some(before) = index.checked_sub(1).map(|before| &self.stages[before]) {
+                ensure!(teacher_rows == before.rows, "{what}: the student before has {} steps", before.rows);
+                ensure!(before.target == Target::Regression, "{what}: a consistency model cannot be a teacher");
+            }
+            if let Placement::At { timesteps: at } = &stage.placement {
+                let last = timesteps - 1;
+                let right = at.len() == rows && at.is_sorted_by(|a, b| a > b) && at[0] as usize <= last;
+                ensure!(right, "{what}: placement.timesteps {at:?}: give {rows} falling timesteps, {last} at most");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StageConfig {
+    /// The levels of the student's rows, rising from 0, for a teacher whose rows are at `timesteps`; `costs` is asked for
+    /// [`jump_costs`] where the placement needs them.
+    ///
+    /// # Errors
+    /// Timesteps that are nearest to the same level.
+    pub fn levels(&self, timesteps: &[u32], costs: impl FnOnce() -> Vec<Vec<f64>>) -> anyhow::Result<Vec<usize>> {
+        let (rows, levels) = (self.rows, timesteps.len());
+        let nearest = |&wanted: &u32| {
+            let distance = |&level: &usize| timesteps[level].abs_diff(wanted);
+            (0..levels).min_by_key(distance).expect("a teacher has rows")
+        };
+        let picks: Vec<usize> = match &self.placement {
+            // The data's level is not a row's.
+            Placement::Trailing => (0..rows).map(|row| levels - 1 - trailing_timestep(row, rows, levels)).collect(),
+            Placement::Tuned => best_levels(&costs(), rows),
+            Placement::At { timesteps: wanted } => wanted.iter().map(nearest).collect(),
+        };
+        let rising = picks.is_sorted_by(|a, b| a < b) && picks[0] == 0;
+        ensure!(rising, "{:?} are levels {picks:?} of a teacher at {timesteps:?}: give it more steps", self.placement);
+        Ok(picks)
+    }
+
+    /// How the student draws whose rows are at these timesteps. Guidance is its own now.
+    pub fn sampling(&self, timesteps: Vec<u32>, teacher: &SamplingConfig) -> SamplingConfig {
+        let sampler = match self.target {
+            Target::Regression => SamplerConfig::default(),
+            Target::Consistency => SamplerConfig::Consistency,
+        };
+        let spacing = match self.placement {
+            Placement::Trailing => SpacingConfig::Trailing,
+            _ => SpacingConfig::At { timesteps },
+        };
+        SamplingConfig { threshold: teacher.threshold, sampler, spacing, ..SamplingConfig::ddim(self.rows, 1.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(method: Method, rows: usize) -> Plan {
+        Plan {
+            method,
+            rows,
+            teacher_rows: 16,
+            steps: 1000,
+            states: States::Trajectories { count: 10 },
+            placement: Placement::Tuned,
+            resized: false,
+        }
+    }
+
+    fn ways(plan: &Plan) -> Vec<(usize, usize, u64)> {
+        plan.stages().iter().map(|stage| (stage.teacher_rows, stage.rows, stage.steps)).collect()
+    }
+
+    #[test]
+    fn progressive_stages_halve_and_share_the_steps() {
+        let plan = plan(Method::Progressive, 2);
+        assert_eq!(ways(&plan), [(16, 8, 250), (8, 4, 333), (4, 2, 417)]);
+        assert_eq!(ways(&Plan { resized: true, rows: 8, ..plan.clone() }), [(16, 16, 428), (16, 8, 572)]);
+        assert_eq!(ways(&Plan { rows: 3, ..plan.clone() }), [(16, 8, 250), (8, 4, 333), (4, 3, 417)]);
+        assert_eq!(ways(&Plan { rows: 16, ..plan.clone() }), [(16, 16, 1000)]);
+        let placements: Vec<Placement> = plan.stages().into_iter().map(|stage| stage.placement).collect();
+        assert_eq!(placements, [Placement::Trailing, Placement::Trailing, Placement::Tuned]);
+    }
+
+    #[test]
+    fn the_other_methods_are_one_stage() {
+        assert_eq!(ways(&plan(Method::Trajectory, 4)), [(16, 4, 1000)]);
+        let stages = plan(Method::Consistency, 1).stages();
+        assert_eq!((stages.len(), stages[0].target), (1, Target::Consistency));
+    }
+
+    #[test]
+    fn even_levels_are_those_of_trailing_timesteps() {
+        let teacher: Vec<u32> = (0..16).map(|row| trailing_timestep(row, 16, 1000) as u32).collect();
+        let unasked = || unreachable!("no placement is tuned");
+        for rows in [1, 2, 4, 8, 16] {
+            let stage = StageConfig {
+                placement: Placement::Trailing,
+                rows,
+                ..plan(Method::Trajectory, rows).stages()[0].clone()
             };
-            states.push(interleave(chunk_states));
-            targets.push(interleave(chunk_targets));
-            progress(numbers.end as usize);
+            let levels = stage.levels(&teacher, unasked).unwrap();
+            let expected: Vec<u32> = (0..rows).map(|row| trailing_timestep(row, rows, 1000) as u32).collect();
+            assert_eq!(levels.iter().map(|&level| teacher[level]).collect::<Vec<_>>(), expected);
         }
-        [Tensor::cat(states, 0), Tensor::cat(targets, 0)]
-    }
-
-    fn class(&self, trajectory: usize) -> usize {
-        trajectory % self.teacher.config.classes
-    }
-
-    /// States, the x0 to give, rows and classes of step `step`.
-    fn examples(&self, step: u64) -> Examples<B::InnerBackend> {
-        let device = B::Device::default();
-        let random = &mut StepRandom::new(self.seed, step);
-        match (&self.trajectories, self.config.states) {
-            (Some([states, targets]), States::Trajectories { count }) => {
-                let spread = random.stratified(self.batch);
-                let rows: Vec<usize> = spread.iter().map(|u| self.row(*u)).collect();
-                let picks: Vec<usize> = rows.iter().map(|_| random.below(count)).collect();
-                let indices: Vec<i32> =
-                    rows.iter().zip(&picks).map(|(row, pick)| (pick * self.rows.len() + row) as i32).collect();
-                let indices = Tensor::<B::InnerBackend, 1, burn::tensor::Int>::from_ints(&indices[..], &device);
-                let classes = picks.iter().map(|&pick| self.class(pick)).collect();
-                Examples {
-                    z: states.clone().select(0, indices.clone()),
-                    x0: targets.clone().select(0, indices),
-                    rows,
-                    classes,
-                }
-            }
-            _ => self.noised(random, &device),
-        }
-    }
-
-    fn row(&self, u: f64) -> usize {
-        ((u * self.rows.len() as f64) as usize).min(self.rows.len() - 1)
-    }
-
-    /// Noised training images. A batch is split evenly over rows begun at a random one, so the teacher runs in blocks.
-    fn noised(
-        &self,
-        random: &mut StepRandom,
-        device: &<B::InnerBackend as burn::tensor::backend::BackendTypes>::Device,
-    ) -> Examples<B::InnerBackend> {
-        let config = self.teacher.config;
-        let first = random.below(self.rows.len());
-        let mut rows: Vec<usize> = (0..self.batch).map(|index| (first + index) % self.rows.len()).collect();
-        rows.sort_unstable();
-        let Batch { images, labels: classes } =
-            Batch::<B::InnerBackend>::draw(&self.split, self.batch, &Augmentation::default(), config, random, device);
-        let noise = random.normal(images.dims(), device);
-        let each = |factor: &dyn Fn(&StepRow) -> f64| -> Vec<f32> {
-            rows.iter().map(|&row| factor(&self.rows[row]) as f32).collect()
+        let at = |timesteps: &[u32]| {
+            let placement = Placement::At { timesteps: timesteps.to_vec() };
+            let stage = StageConfig { placement, ..plan(Method::Trajectory, timesteps.len()).stages()[0].clone() };
+            stage.levels(&teacher, unasked)
         };
-        let z =
-            images * per_image(&each(&|row| row.signal), device) + noise * per_image(&each(&|row| row.noise), device);
-        let mut targets = Vec::new();
-        let mut begin = 0;
-        for part in rows.chunk_by(|a, b| a == b) {
-            let part_z = z.clone().narrow(0, begin, part.len());
-            let [_, x0] = self.teach(part[0], part_z, &classes[begin..begin + part.len()]);
-            targets.push(x0);
-            begin += part.len();
+        assert_eq!(at(&[999, 600, 100]).unwrap(), [0, 6, 14]);
+        assert!(at(&[999, 990]).unwrap_err().to_string().contains("give it more steps"));
+        assert!(at(&[500, 100]).is_err(), "it begins in the middle");
+    }
+
+    #[test]
+    fn stages_that_do_not_fit_together_are_named() {
+        let preset = crate::preset::Preset::find("toy").unwrap();
+        let config = preset.distill;
+        config.check(1000).unwrap();
+        type Spoil = fn(&mut DistillConfig);
+        let broken: [(&str, Spoil); 7] = [
+            ("batch", |config| config.batch = 0),
+            ("empty", |config| config.stages.clear()),
+            ("a student has 1 to 8", |config| config.stages[0].rows = 9),
+            ("the student before has 4 steps", |config| config.stages[1].teacher_rows = 8),
+            ("cannot be a teacher", |config| config.stages[0].target = Target::Consistency),
+            ("states.count", |config| config.stages[0].states = States::Trajectories { count: 0 }),
+            ("falling timesteps", |config| config.stages[0].placement = Placement::At { timesteps: vec![999, 5] }),
+        ];
+        for (what, spoil) in broken {
+            let mut config = config.clone();
+            spoil(&mut config);
+            let error = config.check(1000).unwrap_err().to_string();
+            assert!(error.contains(what), "{what}: {error}");
         }
-        Examples { z, x0: Tensor::cat(targets, 0), rows, classes }
-    }
-}
-
-/// What a step trains on.
-struct Examples<B: Backend> {
-    z: Tensor<B, 4>,
-    x0: Tensor<B, 4>,
-    rows: Vec<usize>,
-    classes: Vec<usize>,
-}
-
-impl<B: AutodiffBackend + DenoiserBackend> Task<B, Denoiser<B>> for Stage<'_, B>
-where
-    B::InnerBackend: DenoiserBackend,
-{
-    /// The step and the part: the teacher's work is the device's.
-    type Plan = (u64, Part);
-
-    fn planner(&self) -> impl Fn(u64, Part) -> (u64, Part) + Send {
-        |step, part| (step, part)
-    }
-
-    /// The squared error of the student's output, weighted as `max(snr, 1)` of x0.
-    fn loss(&self, net: &Denoiser<B>, (step, part): (u64, Part)) -> Tensor<B, 1> {
-        let device = B::Device::default();
-        let Examples { z, x0, rows, classes } = self.examples(step);
-        let (z, x0, rows, classes) = (part.narrow(z), part.narrow(x0), part.slice(&rows), part.slice(&classes));
-        let (config, diffusion): (&DenoiserConfig, &Diffusion) = (self.teacher.config, self.teacher.diffusion);
-        let each = |factor: &dyn Fn(usize) -> f32| -> Tensor<B::InnerBackend, 4> {
-            per_image(&rows.iter().map(|&row| factor(row)).collect::<Vec<f32>>(), &device)
-        };
-        // The output whose x0 = p z + q f is the one to give.
-        let target = (x0 - z.clone() * each(&|row| self.rows[row].p as f32)) / each(&|row| self.rows[row].q as f32);
-        let timesteps: Vec<u32> = rows.iter().map(|&row| self.rows[row].timestep).collect();
-        let condition = Condition::new(config, &timesteps, diffusion.timesteps(), classes, &device);
-        let error = net.forward(Tensor::from_inner(z), &condition) - Tensor::from_inner(target);
-        let weights = Tensor::from_inner(each(&|row| self.weights[row]));
-        (error.clone() * error * weights).mean()
-    }
-
-    fn fault(&self, step: u64) -> Option<String> {
-        let Examples { z, x0, .. } = self.examples(step);
-        let finite = |x: Tensor<B::InnerBackend, 4>| x.into_data().iter::<f32>().all(f32::is_finite);
-        (!finite(z) || !finite(x0)).then(|| "a state or what the teacher makes of it".to_owned())
     }
 }

