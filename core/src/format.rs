@@ -122,7 +122,7 @@ pub mod op {
     pub const OUTPUT: usize = 8;
     /// `u16` output pixels computed at a time.
     pub const PIXELS: usize = 10;
-    /// Convolution: `u8` sum of [`ACCUMULATE`], [`NORMALIZE`] and [`CONDITIONED`].
+    /// Convolution: `u8` sum of [`ACCUMULATE`], [`NORMALIZE`], [`CONDITIONED`] and [`NIBBLES`].
     pub const FLAGS: usize = 12;
     /// Normalizing convolution: `i8`, the normalized value that stands for 0.0.
     pub const ZERO: usize = 13;
@@ -132,7 +132,7 @@ pub mod op {
     pub const BIAS_BITS: usize = 15;
     /// `u32` offset of the scratch in the arena, a multiple of 4.
     pub const SCRATCH: usize = 16;
-    /// Convolution: `u32` offset of the packed weights, `i8`.
+    /// Convolution: `u32` offset of the packed weights, `i8` or, with [`NIBBLES`], two to a byte.
     pub const WEIGHTS_AT: usize = 20;
     /// Attention: `i32` multiplier from a sum of products of query and key to 1/256 of an octave.
     pub const SCORE_MULTIPLIER: usize = 20;
@@ -164,6 +164,8 @@ pub mod op {
     pub const NORMALIZE: u8 = 2;
     /// In [`FLAGS`]: gain and bias have a part for each (row, class).
     pub const CONDITIONED: u8 = 4;
+    /// In [`FLAGS`]: weights have 4 bits.
+    pub const NIBBLES: u8 = 8;
 }
 
 /// Byte offsets in a step-table row.

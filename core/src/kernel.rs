@@ -10,6 +10,7 @@ pub(crate) mod group_norm;
 mod mve;
 #[cfg(mote_neon)]
 mod neon;
+mod nibbles;
 #[cfg(any(mote_packed, test))]
 #[cfg_attr(not(mote_packed), expect(unreachable_pub, reason = "other targets only test it"))]
 mod packed;
@@ -26,6 +27,8 @@ use crate::quant::Activation;
 
 pub use conv::{BLOCK, ConvShape, ConvWeights, Destination, QUAD, ROW_KERNEL, Rows, convolve, weight_index};
 pub use group_norm::{Affine, GroupScale, Line, Moments, TABLE_LEN};
+pub use nibbles::{WeightBits, nibble_index};
+pub(crate) use nibbles::{quads, unpack};
 
 /// The inner work of the operations.
 pub trait Kernel {

@@ -8,7 +8,9 @@ mod fault;
 use crate::format::{
     self, HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN, UNIT_LEN, header, op, read_i16, read_u16, read_u32, row, tensor,
 };
-use crate::kernel::{Affine, ConvShape, ConvWeights, Destination, ROW_KERNEL, TABLE_LEN, weight_index};
+use crate::kernel::{
+    Affine, ConvShape, ConvWeights, Destination, ROW_KERNEL, TABLE_LEN, WeightBits, nibble_index, weight_index,
+};
 use crate::network::{AttentionShape, ConvMemory};
 use crate::quant::{STATE_BITS, divide};
 use crate::view::{I16Pairs, I32s, elements, part};
@@ -162,8 +164,10 @@ pub struct ConvOp<'a> {
     pub output: u16,
     /// Geometry; the input channels are those of all inputs.
     pub shape: ConvShape,
-    /// Weights, biases, multipliers.
+    /// Weights, biases, multipliers. There are no weights here if they have 4 bits.
     pub constants: ConvWeights<'a>,
+    /// Weights of 4 bits: weight `i` of the packed order is at [`nibble_index`], plus 8.
+    pub nibbles: Option<&'a [u8]>,
     /// Whether the output is replaced or added to.
     pub destination: Destination,
     /// Output pixels computed at a time.
@@ -232,7 +236,18 @@ impl ConvOp<'_> {
     /// The weight of output channel `channel` for window element `tap` (kernel row, kernel column, input channel).
     pub fn weight(&self, channel: usize, tap: usize) -> i8 {
         let index = weight_index(self.shape.padded_taps(), channel, tap);
-        self.constants.weights.get(index).copied().unwrap_or_default()
+        match self.nibbles {
+            None => self.constants.weights.get(index).copied().unwrap_or_default(),
+            Some(nibbles) => {
+                let (at, up) = nibble_index(index);
+                nibbles.get(at).map_or(0, |byte| (byte >> up & 15) as i8 - 8)
+            }
+        }
+    }
+
+    /// How many bits a weight has.
+    pub fn weight_bits(&self) -> WeightBits {
+        if self.nibbles.is_some() { WeightBits::Four } else { WeightBits::Eight }
     }
 }
 
@@ -396,12 +411,18 @@ impl<'a> Model<'a> {
 
     fn conv(&self, record: &[u8; OP_LEN]) -> ConvOp<'a> {
         let shape = self.conv_shape(record);
+        let flags = record[op::FLAGS];
+        let bits = weight_bits(flags);
+        let stored = self.at(record, op::WEIGHTS_AT, bits.stored_len(&shape));
+        let (weights, nibbles) = match bits {
+            WeightBits::Eight => (elements(stored), None),
+            WeightBits::Four => (&[][..], Some(stored)),
+        };
         let constants = ConvWeights {
-            weights: elements(self.at(record, op::WEIGHTS_AT, shape.packed_len())),
+            weights,
             bias: I32s::new(self.at(record, op::BIAS_AT, 4 * shape.channels_out)),
             multipliers: I32s::new(self.at(record, op::MULTIPLIERS_AT, 4 * shape.channels_out)),
         };
-        let flags = record[op::FLAGS];
         let (input, output) = (read_u16(record, op::INPUT), read_u16(record, op::OUTPUT));
         let pixels = read_u16(record, op::PIXELS) as usize;
         ConvOp {
@@ -410,6 +431,7 @@ impl<'a> Model<'a> {
             output,
             shape,
             constants,
+            nibbles,
             destination: if flags & op::ACCUMULATE != 0 { Destination::Accumulate } else { Destination::Overwrite },
             pixels,
             scratch: read_u32(record, op::SCRATCH) as usize,
@@ -421,7 +443,8 @@ impl<'a> Model<'a> {
         let input = self.tensor(read_u16(record, op::INPUT));
         let output = self.tensor(read_u16(record, op::OUTPUT));
         let normalized = record[op::FLAGS] & op::NORMALIZE != 0;
-        ConvMemory::new(shape, normalized, input.element, input.overlaps(&output), pixels)
+        let bits = weight_bits(record[op::FLAGS]);
+        ConvMemory::new(shape, normalized, input.element, input.overlaps(&output), pixels, bits)
     }
 
     fn conv_shape(&self, record: &[u8; OP_LEN]) -> ConvShape {
@@ -516,6 +539,10 @@ impl<'a> Model<'a> {
 /// Whether two ranges have a byte in common.
 pub(crate) fn overlap(a: &core::ops::Range<usize>, b: &core::ops::Range<usize>) -> bool {
     a.start < b.end && b.start < a.end
+}
+
+fn weight_bits(flags: u8) -> WeightBits {
+    if flags & op::NIBBLES != 0 { WeightBits::Four } else { WeightBits::Eight }
 }
 
 fn tensor_index(field: u16) -> Option<u16> {

@@ -11,7 +11,7 @@ mod cores;
 use core::ops::Range;
 
 use crate::generator::ArenaError;
-use crate::kernel::{ConvShape, GroupScale, Kernel, Line, Rows};
+use crate::kernel::{ConvShape, ConvWeights, GroupScale, Kernel, Line, Rows, WeightBits, unpack};
 use crate::model::{AttentionOp, ConvOp, Element, Model, NormOp, Op, Tensor};
 use crate::quant::Activation;
 use crate::view::{self, elements, elements_mut, parts};
@@ -32,11 +32,20 @@ pub struct ConvMemory {
     pub ring: usize,
     /// Windows and widened weights.
     pub work: usize,
+    /// Weights of 4 bits, unpacked.
+    pub weights: usize,
 }
 
 impl ConvMemory {
     /// For `pixels` output pixels a pass. `element` is the input tensor's; `in_place` says that input and output overlap.
-    pub fn new(shape: &ConvShape, normalized: bool, element: Element, in_place: bool, pixels: usize) -> Self {
+    pub fn new(
+        shape: &ConvShape,
+        normalized: bool,
+        element: Element,
+        in_place: bool,
+        pixels: usize,
+        bits: WeightBits,
+    ) -> Self {
         let ring_rows = if normalized || in_place { shape.rows_of(pixels) } else { 0 };
         let size = if normalized { 1 } else { element.size() };
         ConvMemory {
@@ -44,20 +53,22 @@ impl ConvMemory {
             ring_rows,
             ring: (ring_rows * shape.input[1] * shape.channels_in * size).next_multiple_of(4),
             work: shape.work_len(pixels),
+            weights: bits.unpacked_len(shape),
         }
     }
 
     /// All of it.
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {
-        self.lines + self.ring + self.work
+        self.lines + self.ring + self.work + self.weights
     }
 
-    /// Where the lines, the ring and the work area of scratch at `scratch` lie.
-    fn ranges(&self, scratch: usize) -> [Range<usize>; 3] {
+    /// Where the lines, the ring, the work area and the unpacked weights of scratch at `scratch` lie.
+    fn ranges(&self, scratch: usize) -> [Range<usize>; 4] {
         let ring = scratch + self.lines;
         let work = ring + self.ring;
-        [scratch..ring, ring..work, work..work + self.work]
+        let weights = work + self.work;
+        [scratch..ring, ring..work, work..weights, weights..weights + self.weights]
     }
 }
 
@@ -95,7 +106,11 @@ pub(crate) fn run<K: Kernel>(
 fn conv<K: Kernel>(model: &Model<'_>, op: &ConvOp<'_>, condition: usize, arena: &mut [u8], workers: &mut impl Workers) {
     let (input, output) = (model.tensor(op.input), model.tensor(op.output));
     let shape = &op.shape;
-    let [lines, ring, work] = op.memory.ranges(op.scratch);
+    let [lines, ring, work, weights] = op.memory.ranges(op.scratch);
+    if let Some(nibbles) = op.nibbles {
+        let [weights] = parts(arena, [weights.clone()]);
+        unpack(nibbles, elements_mut(weights));
+    }
     if let Some(norm) = &op.norm {
         prepare_lines::<K>(model, norm, condition, arena, lines.clone());
     }
@@ -118,7 +133,7 @@ fn conv<K: Kernel>(model: &Model<'_>, op: &ConvOp<'_>, condition: usize, arena: 
             slot = if slot + 1 == ring_rows { 0 } else { slot + 1 };
         }
         let pixels = output.offset + first * pixel_len..output.offset + (first + count) * pixel_len;
-        let memory = parts(arena, [source.clone(), work.clone(), pixels]);
+        let memory = parts(arena, [source.clone(), work.clone(), pixels, weights.clone()]);
         let pass = Pass { op, row_len, capacity, loaded, slot, first, count, zero_in, zero_out: output.zero };
         match (read, output.element) {
             (Element::I8, Element::I8) => pass.run::<K, i8, i8>(memory, workers),
@@ -143,10 +158,12 @@ struct Pass<'p> {
 }
 
 impl Pass<'_> {
-    /// `memory` holds the input's rows, the work area and the pixels.
-    fn run<K: Kernel, I: Activation, O: Activation>(&self, memory: [&mut [u8]; 3], workers: &mut impl Workers) {
-        let [source, work, pixels] = memory;
-        let (shape, constants, destination) = (&self.op.shape, &self.op.constants, self.op.destination);
+    /// `memory` holds the input's rows, the work area, the pixels and unpacked weights.
+    fn run<K: Kernel, I: Activation, O: Activation>(&self, memory: [&mut [u8]; 4], workers: &mut impl Workers) {
+        let [source, work, pixels, unpacked] = memory;
+        let (shape, destination) = (&self.op.shape, self.op.destination);
+        let weights = if self.op.nibbles.is_some() { elements(unpacked) } else { self.op.constants.weights };
+        let constants = &ConvWeights { weights, ..self.op.constants };
         let rows = Rows::ring(elements(source), self.row_len, self.capacity, self.loaded, self.slot);
         workers.run(self.count, elements_mut(work), elements_mut::<O>(pixels), |skipped, count, work, pixels| {
             K::gather::<I>(shape, &rows, self.zero_in, self.first + skipped, count, work);

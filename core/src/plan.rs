@@ -27,7 +27,7 @@ const PASSES: [usize; 2] = [8, 4];
 const SMALL_RAM: usize = 63_000;
 /// Which outputs may lie over inputs: of operations that normalize, and of others.
 const WAYS: [[bool; 2]; 3] = [[true, true], [true, false], [false, false]];
-/// A pass needs no more scratch than this, in bytes: what each weight costs is then spread thin enough.
+/// A pass needs no more scratch than this, unpacked weights apart, in bytes: what each weight costs is then spread thin enough.
 const ENOUGH_SCRATCH: usize = 24 * 1024;
 /// Blocks that a model may have for its plan to be searched for.
 const SEARCHED: usize = 256;
@@ -386,7 +386,7 @@ impl Plan<'_, '_> {
         let most = op.pixels(self.tensors).next_multiple_of(2).min(u16::MAX as usize - 1);
         for pixels in (FEWEST_PIXELS..=most).rev().step_by(2) {
             let len = op.scratch_len(self.tensors, pixels, in_place);
-            if len > ENOUGH_SCRATCH || !self.keeps_its_distance(op, pixels) {
+            if len - op.unpacked_len(self.tensors) > ENOUGH_SCRATCH || !self.keeps_its_distance(op, pixels) {
                 continue;
             }
             if let Some(scratch) = self.lowest_gap(index, len, limit) {
@@ -497,6 +497,7 @@ fn hash(order: u32, block: usize) -> u64 {
 mod tests {
     use super::*;
     use crate::format::ConvSpec;
+    use crate::kernel::WeightBits;
     use crate::model::Element;
 
     fn tensor(elements: usize) -> Tensor {
@@ -513,6 +514,7 @@ mod tests {
             upsample: 1,
             destination,
             weights: &[],
+            weight_bits: WeightBits::Eight,
             bias: &[],
             multipliers: &[],
             memory: OpMemory::default(),

@@ -2,7 +2,7 @@
 //! uses every operation, written, parsed and sampled here.
 
 use crate::format::{AttentionSpec, ConvSpec, NormSpec, OpMemory, OpSpec, Spec, checksum, emit};
-use crate::kernel::{Chosen, Destination, TABLE_LEN, parity};
+use crate::kernel::{Chosen, Destination, TABLE_LEN, WeightBits, parity};
 use crate::model::{Element, NormPart, Row, Tensor};
 use crate::noise::{NoiseUse, Philox, normals, philox4x32_10};
 use crate::quant::COEFFICIENT_BITS;
@@ -141,6 +141,7 @@ pub fn write_model(file: &mut [u8]) -> Option<Model<'_>> {
             upsample,
             destination: Destination::Overwrite,
             weights: &weights,
+            weight_bits: WeightBits::Eight,
             bias: &bias,
             multipliers,
             memory: OpMemory::default(),

@@ -101,7 +101,12 @@ def convolution(model, op, values, condition):
     zero_out = model.tensors[target][6]
     taps = kernel[0] * kernel[1] * c_in
     padded = (taps + 3) // 4 * 4
-    packed = struct.unpack_from(f"<{(c_out + 3) // 4 * 4 * padded}b", model.data, weights_at)
+    count = (c_out + 3) // 4 * 4 * padded
+    if flags & 8:
+        nibbles = model.data[weights_at:][:count // 2]
+        packed = [(nibbles[i // 8 * 4 + i % 4] >> i % 8 // 4 * 4 & 15) - 8 for i in range(count)]
+    else:
+        packed = struct.unpack_from(f"<{count}b", model.data, weights_at)
     weights = [packed[((o // 4 * (padded // 4) + k // 4) * 4 + o % 4) * 4 + k % 4] for o in range(c_out) for k in range(taps)]
     bias = struct.unpack_from(f"<{c_out}i", model.data, bias_at)
     multipliers = struct.unpack_from(f"<{c_out}i", model.data, multipliers_at)

@@ -361,6 +361,7 @@ fn spec_of(op: &Op<'_>) -> OpSpec<'static> {
             upsample: conv.shape.upsample[1] as u8,
             destination: conv.destination,
             weights: &[],
+            weight_bits: conv.weight_bits(),
             bias: &[],
             multipliers: &[],
             memory: OpMemory { pixels: conv.pixels as u16, scratch: conv.scratch },

@@ -1,7 +1,7 @@
 //! A U-Net in the shape that `mote-train` gives its networks, with random constants: for plans and schedules, not pictures.
 
 use mote_core::format::{ConvSpec, NormSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
-use mote_core::kernel::{Destination, TABLE_LEN};
+use mote_core::kernel::{Destination, TABLE_LEN, WeightBits};
 use mote_core::model::{Element, NormPart, Row, Tensor};
 use mote_core::noise::philox4x32_10;
 use mote_core::schedule::{Schedule, fill_alpha_bars};
@@ -27,6 +27,7 @@ pub const ROW: Sizes<'static> = Sizes { sides: [1, 24], widths: &[8, 16], middle
 /// Random constants, long enough for every operation.
 pub struct Constants {
     weights: Vec<i8>,
+    weight_bits: WeightBits,
     bias: Vec<i32>,
     affine: Vec<[i16; 2]>,
     table: [i8; TABLE_LEN],
@@ -41,11 +42,20 @@ impl Constants {
         let mut draw = |below: u32| words.next().map_or(0, |word| word % below) as i32;
         Constants {
             weights: (0..64 * 9 * 128).map(|_| draw(101) as i8 - 50).collect(),
+            weight_bits: WeightBits::Eight,
             bias: (0..128).map(|_| draw(20_001) - 10_000).collect(),
             affine: (0..128).map(|_| [draw(60) as i16 + 40, draw(101) as i16 - 50]).collect(),
             table: std::array::from_fn(|i| (i as i32 / 2 - 128).max(-100) as i8),
             multipliers: [1 << 28, 1 << 25, 1 << 23].map(|multiplier| vec![multiplier; 128]),
         }
+    }
+
+    /// The same with weights from -8 to 7, stored in so many bits.
+    pub fn small(seed: u32, weight_bits: WeightBits) -> Self {
+        let all = Self::new(seed);
+        let weights = all.weights.iter().map(|weight| weight.rem_euclid(16) - 8).collect();
+        let multipliers = all.multipliers.map(|multipliers| multipliers.iter().map(|by| 4 * by).collect());
+        Constants { weights, weight_bits, multipliers, ..all }
     }
 }
 
@@ -143,6 +153,7 @@ impl<'a> Network<'a> {
             upsample,
             destination,
             weights: &constants.weights[..taps * channels_in * channels_out],
+            weight_bits: constants.weight_bits,
             bias: &constants.bias[..channels_out],
             multipliers: &constants.multipliers[read][..channels_out],
             memory: OpMemory::default(),

@@ -1,10 +1,13 @@
 //! The format under attack: whatever the bytes, parsing ends in a model that runs or in an error that says why.
 
 use mote_core::format::{self, header, op};
+use mote_core::kernel::WeightBits;
 use mote_core::model::{Fault, Op};
+use mote_core::plan::{self, Room};
 use mote_core::{
     Arena, ArenaError, Generator, Model, ParseError, Request, RequestError, Start, Values, aligned, noise, selftest,
 };
+use mote_tests::unet::{Constants, Network, ROW};
 
 /// The self-test's model: every kind of record in 4 kB.
 fn small_file() -> Vec<u8> {
@@ -31,6 +34,24 @@ fn parse_and_draw(file: &[u8]) -> bool {
         assert_eq!(generator.pixels().count(), model.sample_len());
     }
     true
+}
+
+#[test]
+fn two_thousand_flips_of_a_file_with_weights_of_4_bits_never_panic() {
+    let constants = Constants::small(1, WeightBits::Four);
+    let mut net = Network::new(&ROW, &constants);
+    plan::place(&mut net.tensors, &mut net.ops, None, Room::Usual);
+    let file = net.file();
+    assert!(parse_and_draw(&file));
+    let mut accepted = 0;
+    for (index, [at, value, ..]) in random_words(2_000, 5).enumerate() {
+        let mut flipped = file.clone();
+        let span = if index % 4 == 0 { file.len() } else { 1000 };
+        flipped[at as usize % span] ^= (value % 255 + 1) as u8;
+        seal(&mut flipped);
+        accepted += usize::from(parse_and_draw(&flipped));
+    }
+    assert!((100..1900).contains(&accepted), "accepted {accepted}: the flips test too little");
 }
 
 fn bytes_of(memory: &mut [u64]) -> &mut [u8] {

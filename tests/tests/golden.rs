@@ -1,6 +1,7 @@
 //! Models draw what an independent interpreter of the documented format draws, `tests/golden/reference.py`. The first lines of
 //! its files say how they were made.
 
+use mote_core::kernel::WeightBits;
 use mote_core::plan::{self, Room};
 use mote_core::{Generator, Model, Request};
 use mote_tests::unet::{Constants, Network, ROW};
@@ -17,6 +18,22 @@ fn a_network_of_signals_draws_the_reference_values() {
     let mut net = Network::new(&ROW, &constants);
     plan::place(&mut net.tensors, &mut net.ops, None, Room::Usual);
     assert_draws(&net.file(), include_str!("../golden/row.txt"));
+}
+
+/// Half the bytes of weights, the same values: those that bytes give and those of the reference.
+#[test]
+fn weights_of_4_bits_draw_what_the_same_weights_of_8_bits_draw() {
+    let file = |bits| {
+        let constants = Constants::small(1, bits);
+        let mut net = Network::new(&ROW, &constants);
+        plan::place(&mut net.tensors, &mut net.ops, None, Room::Usual);
+        net.file()
+    };
+    let [nibbles, bytes] = [WeightBits::Four, WeightBits::Eight].map(file);
+    assert!(nibbles.len() < 2 * bytes.len() / 3, "{} and {} bytes", nibbles.len(), bytes.len());
+    let golden = include_str!("../golden/nibbles.txt");
+    assert_draws(&nibbles, golden);
+    assert_draws(&bytes, golden);
 }
 
 fn assert_draws(file: &[u8], golden: &str) {

@@ -1,7 +1,7 @@
 //! Writing a `.mote` file into a caller's buffer.
 
 use super::{HEADER_LEN, MAGIC, NO_TENSOR, OP_LEN, ROW_LEN, TENSOR_LEN, UNIT_LEN, VERSION, header, op, row, tensor};
-use crate::kernel::{ConvShape, Destination, ROW_KERNEL, TABLE_LEN, weight_index};
+use crate::kernel::{ConvShape, Destination, ROW_KERNEL, TABLE_LEN, WeightBits, nibble_index, weight_index};
 use crate::message::messages;
 use crate::model::{Element, Model, NormPart, ParseError, Row, Tensor};
 use crate::network::{AttentionShape, ConvMemory};
@@ -56,8 +56,10 @@ pub struct ConvSpec<'a> {
     pub upsample: u8,
     /// What happens to the output's content.
     pub destination: Destination,
-    /// `[channels_out][kernel height][kernel width][channels_in]`, each within +-127.
+    /// `[channels_out][kernel height][kernel width][channels_in]`, each within [`WeightBits::range`].
     pub weights: &'a [i8],
+    /// How many bits a weight has in the file.
+    pub weight_bits: WeightBits,
     /// `[channels_out]`.
     pub bias: &'a [i32],
     /// `[channels_out]`.
@@ -142,6 +144,13 @@ pub enum EmitError {
         /// The sample's channels.
         channels: u16,
     },
+    /// A weight that does not fit its bits.
+    Weight {
+        /// The operation.
+        op: usize,
+        /// The weight.
+        weight: i8,
+    },
     /// The file would not parse.
     Invalid(ParseError),
 }
@@ -150,10 +159,18 @@ messages! { EmitError {
     EmitError::Buffer { len, needed } => "a buffer of {} bytes, but the file needs {}", len, needed;
     EmitError::TooLarge { what, count } => "{} {} do not fit the format", count, what;
     EmitError::Units { given, channels } => "{} units for {} channels: give one a channel, or none", given, channels;
+    EmitError::Weight { op, weight } => "operation {}: a weight of {} does not fit its bits", op, weight;
     EmitError::Invalid(error) => "the model would not run: {}", error;
 } }
 
 impl OpSpec<'_> {
+    fn conv(&self) -> Option<&ConvSpec<'_>> {
+        match self {
+            OpSpec::Conv(conv) => Some(conv),
+            OpSpec::Attention(_) => None,
+        }
+    }
+
     /// The tensors that it reads, the old content of its output apart.
     pub fn inputs(&self) -> impl Iterator<Item = u16> + use<> {
         let [first, second] = match self {
@@ -193,10 +210,19 @@ impl OpSpec<'_> {
         match self {
             OpSpec::Conv(conv) => {
                 let element = tensors.get(conv.input as usize).map_or(Element::I16, |tensor| tensor.element);
-                let memory = |shape| ConvMemory::new(&shape, conv.norm.is_some(), element, in_place, pixels);
+                let (normalized, bits) = (conv.norm.is_some(), conv.weight_bits);
+                let memory = |shape| ConvMemory::new(&shape, normalized, element, in_place, pixels, bits);
                 conv.shape(tensors).map_or(0, |shape| memory(shape).len())
             }
             OpSpec::Attention(attention) => attention.shape(tensors).map_or(0, |shape| shape.memory(pixels).len()),
+        }
+    }
+
+    /// Bytes of scratch that weights of 4 bits are unpacked to.
+    pub fn unpacked_len(&self, tensors: &[Tensor]) -> usize {
+        match self {
+            OpSpec::Conv(conv) => conv.shape(tensors).map_or(0, |shape| conv.weight_bits.unpacked_len(&shape)),
+            OpSpec::Attention(_) => 0,
         }
     }
 
@@ -209,7 +235,8 @@ impl OpSpec<'_> {
     fn data_len(&self, tensors: &[Tensor]) -> usize {
         match self {
             OpSpec::Conv(conv) => {
-                let weights = conv.shape(tensors).map_or(0, |shape| shape.packed_len() + 8 * shape.channels_out);
+                let weights =
+                    conv.shape(tensors).map_or(0, |shape| conv.weight_bits.stored_len(&shape) + 8 * shape.channels_out);
                 weights + conv.norm.map_or(0, |norm| 4 * norm.affine.len() + TABLE_LEN)
             }
             OpSpec::Attention(_) => 0,
@@ -259,7 +286,7 @@ pub fn emitted_len(spec: &Spec<'_>) -> usize {
 ///
 /// ```
 /// use mote_core::format::{ConvSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
-/// use mote_core::kernel::Destination;
+/// use mote_core::kernel::{Destination, WeightBits};
 /// use mote_core::model::{Element, Tensor};
 /// use mote_core::plan::{Room, place};
 /// use mote_core::step_table::StepRow;
@@ -284,6 +311,7 @@ pub fn emitted_len(spec: &Spec<'_>) -> usize {
 ///     upsample: 1,
 ///     destination: Destination::Overwrite,
 ///     weights: &[64],
+///     weight_bits: WeightBits::Eight,
 ///     bias: &[0],
 ///     multipliers: &[1 << 27],
 ///     memory: OpMemory::default(),
@@ -316,6 +344,12 @@ pub fn emit<'b>(spec: &Spec<'_>, buffer: &'b mut [u8]) -> Result<Model<'b>, Emit
     let out = buffer.get_mut(..needed).ok_or(EmitError::Buffer { len, needed })?;
     if u32::try_from(needed).is_err() {
         return Err(EmitError::TooLarge { what: "bytes", count: needed });
+    }
+    for (op, conv) in spec.ops.iter().enumerate().filter_map(|(index, op)| Some((index, op.conv()?))) {
+        let [low, high] = conv.weight_bits.range();
+        if let Some(&weight) = conv.weights.iter().find(|weight| !(low..=high).contains(*weight)) {
+            return Err(EmitError::Weight { op, weight });
+        }
     }
     out.fill(0);
     let tensors_at = HEADER_LEN;
@@ -439,14 +473,26 @@ fn write_conv(record: &mut [u8], conv: &ConvSpec<'_>, tensors: &[Tensor], data_a
     if conv.destination == Destination::Accumulate {
         record[op::FLAGS] |= op::ACCUMULATE;
     }
-    let bias_at = shape.packed_len();
+    let bias_at = conv.weight_bits.stored_len(&shape);
     let multipliers_at = bias_at + 4 * shape.channels_out;
     put(record, op::WEIGHTS_AT, (data_at as u32).to_le_bytes());
     put(record, op::BIAS_AT, ((data_at + bias_at) as u32).to_le_bytes());
     put(record, op::MULTIPLIERS_AT, ((data_at + multipliers_at) as u32).to_le_bytes());
+    if conv.weight_bits == WeightBits::Four {
+        record[op::FLAGS] |= op::NIBBLES;
+        // Zeros, where nothing else follows.
+        data[..bias_at].fill(0x88);
+    }
     for (channel, weights) in conv.weights.chunks_exact(shape.taps().max(1)).take(shape.channels_out).enumerate() {
         for (tap, &weight) in weights.iter().enumerate() {
-            data[weight_index(shape.padded_taps(), channel, tap)] = weight as u8;
+            let index = weight_index(shape.padded_taps(), channel, tap);
+            match conv.weight_bits {
+                WeightBits::Eight => data[index] = weight as u8,
+                WeightBits::Four => {
+                    let (at, up) = nibble_index(index);
+                    data[at] = data[at] & !(15 << up) | ((weight + 8) as u8) << up;
+                }
+            }
         }
     }
     for (values, at) in [(conv.bias, bias_at), (conv.multipliers, multipliers_at)] {

@@ -3,9 +3,9 @@
 use core::ops::Range;
 
 use super::fault::Fault;
-use super::{ConvOp, Element, Model, NormPart, Op, Tensor, overlap, tensor_index};
+use super::{ConvOp, Element, Model, NormPart, Op, Tensor, overlap, tensor_index, weight_bits};
 use crate::format::{self, OP_LEN, header, op, read_u16, read_u32, tensor};
-use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, TABLE_LEN};
+use crate::kernel::{BLOCK, ConvShape, Destination, QUAD, TABLE_LEN, WeightBits, quads};
 use crate::message::messages;
 use crate::network::{AttentionShape, ConvMemory, input_lead};
 
@@ -363,7 +363,7 @@ fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u6
         return Err(Fault::Stride);
     }
     let flags = record[op::FLAGS];
-    if flags & !(op::ACCUMULATE | op::NORMALIZE | op::CONDITIONED) != 0 {
+    if flags & !(op::ACCUMULATE | op::NORMALIZE | op::CONDITIONED | op::NIBBLES) != 0 {
         return Err(Fault::Flag);
     }
     let normalized = flags & op::NORMALIZE != 0;
@@ -387,12 +387,14 @@ fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u6
     let work = 2 * shape.padded_taps() as u64 * (BLOCK + pixels) as u64;
     let element = if normalized { Element::I8 } else { model.tensor(read_u16(record, op::INPUT)).element };
     let row = shape.input[1] as u64 * shape.channels_in as u64 * element.size() as u64;
-    if work > arena || shape.rows_of(pixels) as u64 * row > arena {
+    let channels = shape.channels_out as u64;
+    let packed = channels.div_ceil(BLOCK as u64) * (BLOCK * shape.padded_taps()) as u64;
+    let bits = weight_bits(flags);
+    let unpacked = if bits == WeightBits::Four { packed } else { 0 };
+    if work > arena || unpacked > arena || shape.rows_of(pixels) as u64 * row > arena {
         return Err(Fault::ScratchLen);
     }
-    let channels = shape.channels_out as u64;
-    let blocks = channels.div_ceil(BLOCK as u64);
-    check_data(model, record, op::WEIGHTS_AT, blocks * (BLOCK * shape.padded_taps()) as u64)?;
+    check_data(model, record, op::WEIGHTS_AT, if bits == WeightBits::Four { packed / 2 } else { packed })?;
     check_data(model, record, op::BIAS_AT, 4 * channels)?;
     check_data(model, record, op::MULTIPLIERS_AT, 4 * channels)?;
     if normalized {
@@ -400,8 +402,8 @@ fn check_conv(model: &Model<'_>, record: &[u8; OP_LEN], arena: u64) -> Result<u6
     }
     let conv = model.conv(record);
     check_accumulators(model, &conv)?;
-    let ConvMemory { lines, ring, work, .. } = conv.memory;
-    Ok(lines as u64 + ring as u64 + work as u64)
+    let ConvMemory { lines, ring, work, weights, .. } = conv.memory;
+    Ok(lines as u64 + ring as u64 + work as u64 + weights as u64)
 }
 
 /// For every output channel, padded ones too, `|bias| + max|input| * sum|weights|` fits an `i32`, and so does every partial
@@ -412,14 +414,7 @@ fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), Fault>
         (None, Element::I16) => 1 << 15,
     };
     let mut constants = conv.constants.bias.iter().zip(conv.constants.multipliers.iter());
-    for block in conv.constants.weights.chunks_exact((BLOCK * conv.shape.padded_taps()).max(1)) {
-        let mut sums = [0u64; BLOCK];
-        for (index, quad) in block.chunks_exact(QUAD).enumerate() {
-            if quad.contains(&i8::MIN) {
-                return Err(Fault::Weight);
-            }
-            sums[index % BLOCK] += quad.iter().map(|w| w.unsigned_abs() as u64).sum::<u64>();
-        }
+    let mut check_block = |sums: [u64; BLOCK]| {
         for sum in sums {
             let (bias, multiplier) = constants.next().unwrap_or((0, 1));
             if multiplier < 1 {
@@ -429,8 +424,28 @@ fn check_accumulators(model: &Model<'_>, conv: &ConvOp<'_>) -> Result<(), Fault>
                 return Err(Fault::Accumulator);
             }
         }
+        Ok(())
+    };
+    let block_len = (BLOCK * conv.shape.padded_taps()).max(2);
+    for block in conv.constants.weights.chunks_exact(block_len) {
+        if block.contains(&i8::MIN) {
+            return Err(Fault::Weight);
+        }
+        check_block(magnitudes(block.as_chunks().0.iter().copied()))?;
+    }
+    for block in conv.nibbles.unwrap_or_default().chunks_exact(block_len / 2) {
+        check_block(magnitudes(block.as_chunks().0.iter().flat_map(|&nibbles| quads(nibbles))))?;
     }
     Ok(())
+}
+
+/// The sum of the magnitudes of each channel's weights in a block.
+fn magnitudes(quads: impl Iterator<Item = [i8; QUAD]>) -> [u64; BLOCK] {
+    let mut sums = [0; BLOCK];
+    for (index, quad) in quads.enumerate() {
+        sums[index % BLOCK] += quad.iter().map(|w| w.unsigned_abs() as u64).sum::<u64>();
+    }
+    sums
 }
 
 fn check_norm(model: &Model<'_>, record: &[u8; OP_LEN], shape: &ConvShape) -> Result<(), Fault> {
