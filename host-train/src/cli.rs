@@ -6,6 +6,7 @@ mod bench;
 mod classifier;
 mod data;
 mod devices;
+mod diff;
 mod distill;
 mod ema;
 mod eval;
@@ -40,6 +41,8 @@ enum Command {
     Ema(ema::Args),
     /// Calibrate a run's student and write it as an int8 .mote model
     Quantize(quantize::Args),
+    /// Compare a run's float student with its int8 model, operation by operation
+    Diff(diff::Args),
     /// Write a run's student as an ONNX network with quantization nodes
     Export(export::Args),
     /// Exchange a run's weights with PyTorch
@@ -75,6 +78,7 @@ impl Cli {
             Command::Distill(args) => distill::run(args),
             Command::Ema(args) => ema::run(args),
             Command::Quantize(args) => quantize::run(args),
+            Command::Diff(args) => diff::run(args),
             Command::Export(args) => export::run(args),
             Command::Weights(args) => weights::run(args),
             Command::Sample(args) => sample::run(args),

@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod ops;
 pub mod peer;
 pub mod preset;
+pub mod quantize_aware;
 pub mod run_dir;
 pub mod trainer;
 

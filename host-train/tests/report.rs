@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use mote_core::format::{ConvSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
-use mote_core::kernel::Destination;
+use mote_core::kernel::{Destination, WeightBits};
 use mote_core::model::{Element, Row, Tensor};
 use mote_core::plan::{self, Room};
 use mote_train::dataset::{DataSource, Dataset, embedded};
@@ -31,6 +31,7 @@ fn noise_model() -> Vec<u8> {
         upsample: 1,
         destination: Destination::Overwrite,
         weights: &[0; 9],
+        weight_bits: WeightBits::Eight,
         bias: &[0],
         multipliers: &[1 << 20],
         memory: OpMemory::default(),

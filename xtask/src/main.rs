@@ -49,6 +49,8 @@ enum Verb {
     Ema(verb::training::Arguments),
     /// Quantize the student and write a .mote file (passed on to mote-train)
     Quantize(verb::training::Arguments),
+    /// Compare the float student with the .mote file, operation by operation: the first that diverges (passed on to mote-train)
+    Diff(verb::training::Arguments),
     /// Write the student as an ONNX network for other runtimes (passed on to mote-train)
     Export(verb::training::Arguments),
     /// Draw with a teacher, a student or any checkpoint: samplers, guidance, inpainting, interpolation (passed on to mote-train)
@@ -107,6 +109,7 @@ fn main() -> ExitCode {
         Verb::Distill(arguments) => verb::training::run("distill", &arguments),
         Verb::Ema(arguments) => verb::training::run("ema", &arguments),
         Verb::Quantize(arguments) => verb::training::run("quantize", &arguments),
+        Verb::Diff(arguments) => verb::training::run("diff", &arguments),
         Verb::Export(arguments) => verb::training::run("export", &arguments),
         Verb::Sample(arguments) => verb::training::run("sample", &arguments),
         Verb::Signal(arguments) => verb::training::run("signal", &arguments),

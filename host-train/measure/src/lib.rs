@@ -5,6 +5,7 @@ pub mod canvas;
 pub mod confusion;
 pub mod features;
 pub mod frechet;
+pub mod histograms;
 pub mod kernel;
 pub mod manifold;
 pub mod neighbours;

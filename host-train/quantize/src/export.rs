@@ -2,8 +2,9 @@
 
 use super::calibrate::Calibration;
 use super::graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, OUTPUT, Role, STATE, TooLarge};
+use super::weights::{self, Channel, Rounding};
 use mote_core::format::{AttentionSpec, ConvSpec, EmitError, NormSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
-use mote_core::kernel::{Destination, TABLE_LEN};
+use mote_core::kernel::{Destination, TABLE_LEN, WeightBits};
 use mote_core::model::{Element, NormPart, Row, Tensor};
 use mote_core::plan::{self, Room};
 use mote_core::quant::STATE_ONE;
@@ -38,6 +39,8 @@ pub struct Exported {
     pub tensors: Vec<Tensor>,
     /// For each operation that normalizes, how it stores what it normalized.
     pub tables: Vec<Option<Table>>,
+    /// For each convolution, the value of one step of each output channel's weights; empty for an attention.
+    pub steps: Vec<Vec<f32>>,
 }
 
 /// How a convolution's normalized input is stored: table indices stand for values before the activation function, the
@@ -56,6 +59,22 @@ pub struct Table {
     pub zero: i32,
 }
 
+/// How the parts of a network are stored.
+#[derive(Clone, Debug)]
+pub struct Precision<'w> {
+    /// How each operation's weights are rounded.
+    pub weights: Vec<Rounding<'w>>,
+    /// Which tensors of the residual stream have 8 bits; the others have 16.
+    pub narrow: Vec<bool>,
+}
+
+impl Precision<'static> {
+    /// Weights of 8 bits, a residual stream of 16.
+    pub fn bytes(graph: &Graph) -> Self {
+        Precision { weights: weights::bytes(graph), narrow: vec![false; graph.tensors.len()] }
+    }
+}
+
 /// Head room of the 16-bit tensors over the calibrated range.
 const HEAD_ROOM: f32 = 2.0;
 /// Largest ratio of scales that a multiplier below 2^31 can express, with a little room.
@@ -65,11 +84,25 @@ const OCTAVE: f32 = 256.0;
 /// Smallest ratio of accumulator step to output step: finer weights would not change the output.
 const SMALLEST_RATIO: f32 = 1.0 / 65536.0;
 
-/// Quantizes `graph` with the ranges of `calibration`. `room` says how large the arena may become for faster passes.
+/// Quantizes `graph` with the ranges of `calibration`, weights to 8 bits. `room` says how large the arena may become for faster
+/// passes.
 ///
 /// # Errors
 /// [`ExportError`] if values are not finite or the network does not fit the format.
 pub fn export(graph: &Graph, calibration: &Calibration, room: Room) -> Result<Exported, ExportError> {
+    export_with(graph, calibration, &Precision::bytes(graph), room)
+}
+
+/// [`export`] with weights and tensors stored as `precision` says.
+///
+/// # Errors
+/// The same.
+pub fn export_with(
+    graph: &Graph,
+    calibration: &Calibration,
+    precision: &Precision<'_>,
+    room: Room,
+) -> Result<Exported, ExportError> {
     graph.check()?;
     for (tensor, range) in calibration.tensors.iter().enumerate() {
         if !range.iter().all(|v| v.is_finite()) {
@@ -77,9 +110,11 @@ pub fn export(graph: &Graph, calibration: &Calibration, room: Room) -> Result<Ex
         }
     }
     let tables = tables(graph, calibration);
-    let mut tensors = choose_scales(graph, calibration, &tables);
-    let rounded: Vec<Rounded<'_>> =
-        graph.ops.iter().zip(&tables).map(|(op, table)| round_op(op, &tensors, table.as_ref())).collect();
+    let mut tensors = choose_scales(graph, calibration, &tables, precision);
+    let rounded: Vec<Rounded<'_>> = (graph.ops.iter().zip(&tables).zip(&precision.weights))
+        .map(|((op, table), rounding)| round_op(op, &tensors, table.as_ref(), *rounding))
+        .collect();
+    let steps = rounded.iter().map(Rounded::steps).collect();
     let mut ops: Vec<OpSpec<'_>> = rounded.iter().map(Rounded::spec).collect();
     plan::place(&mut tensors, &mut ops, None, room);
 
@@ -91,7 +126,7 @@ pub fn export(graph: &Graph, calibration: &Calibration, room: Room) -> Result<Ex
         rows.push(row.quantize()?);
     }
     let file = write(graph, &rows, &tensors, &ops)?;
-    Ok(Exported { file, tensors, tables })
+    Ok(Exported { file, tensors, tables, steps })
 }
 
 fn write(graph: &Graph, rows: &[Row], tensors: &[Tensor], ops: &[OpSpec<'_>]) -> Result<Vec<u8>, EmitError> {
@@ -163,14 +198,20 @@ impl Read {
     }
 }
 
-fn choose_scales(graph: &Graph, calibration: &Calibration, tables: &[Option<Table>]) -> Vec<Tensor> {
+fn choose_scales(
+    graph: &Graph,
+    calibration: &Calibration,
+    tables: &[Option<Table>],
+    precision: &Precision<'_>,
+) -> Vec<Tensor> {
     let mut tensors: Vec<Tensor> = Vec::with_capacity(graph.tensors.len());
-    for (tensor, [low, high]) in graph.tensors.iter().zip(&calibration.tensors) {
+    for ((tensor, [low, high]), narrow) in graph.tensors.iter().zip(&calibration.tensors).zip(&precision.narrow) {
         let largest = low.abs().max(high.abs()).max(1e-3);
         let (element, scale) = match tensor.role {
             Role::State => (Element::I16, 1.0 / f32::from(STATE_ONE)),
-            Role::Output | Role::Residual => (Element::I16, largest * HEAD_ROOM / f32::from(i16::MAX)),
+            Role::Residual if *narrow => (Element::I8, largest / f32::from(i8::MAX)),
             Role::Attention => (Element::I8, largest / f32::from(i8::MAX)),
+            Role::Output | Role::Residual => (Element::I16, largest * HEAD_ROOM / f32::from(i16::MAX)),
         };
         let [height, width, channels] = tensor.shape;
         tensors.push(Tensor { offset: 0, height, width, channels, element, zero: 0, scale });
@@ -184,10 +225,10 @@ fn choose_scales(graph: &Graph, calibration: &Calibration, tables: &[Option<Tabl
         }
     }
     // A tensor need not be finer than twice the accumulators that are rounded into it.
-    for (op, table) in graph.ops.iter().zip(tables) {
+    for ((op, table), rounding) in graph.ops.iter().zip(tables).zip(&precision.weights) {
         if let GraphOp::Conv(conv) = op {
             let read = Read::of(&tensors[conv.input], table.as_ref());
-            let coarsest = channel_peaks(conv, graph).fold(0.0, f32::max) / 127.0 * read.scale;
+            let coarsest = rounding.coarsest_step(conv) * read.scale;
             let output = &mut tensors[conv.output];
             output.scale = output.scale.max(coarsest / LARGEST_RATIO);
         }
@@ -195,16 +236,21 @@ fn choose_scales(graph: &Graph, calibration: &Calibration, tables: &[Option<Tabl
     tensors
 }
 
-/// Largest weight magnitude of each output channel.
-fn channel_peaks<'a>(conv: &'a GraphConv, graph: &Graph) -> impl Iterator<Item = f32> + 'a {
-    let taps = conv.area() * graph.channels_in(conv);
-    conv.weights.chunks_exact(taps).map(|weights| weights.iter().fold(0.0f32, |peak, w| peak.max(w.abs())))
-}
-
 /// One operation with its rounded constants.
 enum Rounded<'g> {
-    Conv { conv: &'g GraphConv, norm: Option<RoundedNorm<'g>>, weights: Vec<i8>, bias: Vec<i32>, multipliers: Vec<i32> },
+    Conv(RoundedConv<'g>),
     Attention(AttentionSpec),
+}
+
+/// A convolution with its rounded constants.
+struct RoundedConv<'g> {
+    conv: &'g GraphConv,
+    norm: Option<RoundedNorm<'g>>,
+    bits: WeightBits,
+    weights: Vec<i8>,
+    bias: Vec<i32>,
+    multipliers: Vec<i32>,
+    steps: Vec<f32>,
 }
 
 /// A normalization with its rounded constants.
@@ -221,7 +267,7 @@ struct RoundedNorm<'g> {
 impl Rounded<'_> {
     fn spec(&self) -> OpSpec<'_> {
         match self {
-            Rounded::Conv { conv, norm, weights, bias, multipliers } => OpSpec::Conv(ConvSpec {
+            Rounded::Conv(RoundedConv { conv, norm, bits, weights, bias, multipliers, .. }) => OpSpec::Conv(ConvSpec {
                 input: conv.input as u16,
                 norm: norm.as_ref().map(RoundedNorm::spec),
                 output: conv.output as u16,
@@ -230,11 +276,19 @@ impl Rounded<'_> {
                 upsample: conv.upsample[1] as u8,
                 destination: if conv.accumulate { Destination::Accumulate } else { Destination::Overwrite },
                 weights,
+                weight_bits: *bits,
                 bias,
                 multipliers,
                 memory: OpMemory::default(),
             }),
             Rounded::Attention(spec) => OpSpec::Attention(*spec),
+        }
+    }
+
+    fn steps(&self) -> Vec<f32> {
+        match self {
+            Rounded::Conv(conv) => conv.steps.clone(),
+            Rounded::Attention(_) => Vec::new(),
         }
     }
 }
@@ -256,11 +310,11 @@ impl RoundedNorm<'_> {
     }
 }
 
-fn round_op<'g>(op: &'g GraphOp, tensors: &[Tensor], table: Option<&Table>) -> Rounded<'g> {
+fn round_op<'g>(op: &'g GraphOp, tensors: &[Tensor], table: Option<&Table>, rounding: Rounding<'_>) -> Rounded<'g> {
     match op {
         GraphOp::Conv(conv) => {
             let norm = conv.norm.as_ref().zip(table).map(|(norm, table)| round_norm(conv, norm, tensors, table));
-            round_conv(conv, norm, Read::of(&tensors[conv.input], table), &tensors[conv.output])
+            round_conv(conv, norm, Read::of(&tensors[conv.input], table), &tensors[conv.output], rounding)
         }
         GraphOp::Attention(attention) => {
             Rounded::Attention(round_attention(attention, &tensors[attention.input], &tensors[attention.output]))
@@ -268,23 +322,32 @@ fn round_op<'g>(op: &'g GraphOp, tensors: &[Tensor], table: Option<&Table>) -> R
     }
 }
 
-fn round_conv<'g>(conv: &'g GraphConv, norm: Option<RoundedNorm<'g>>, read: Read, output: &Tensor) -> Rounded<'g> {
-    let taps = conv.weights.len() / conv.bias.len();
-    let (mut weights, mut bias, mut multipliers) = (Vec::new(), Vec::new(), Vec::new());
-    for (channel, offset) in conv.weights.chunks_exact(taps).zip(&conv.bias) {
-        let peak = channel.iter().fold(0.0f32, |peak, w| peak.max(w.abs()));
-        let mut scale = (peak / 127.0).max(output.scale / read.scale * SMALLEST_RATIO);
-        let rounded = loop {
-            if let Some(rounded) = round_channel(channel, *offset, scale, read) {
-                break rounded;
+fn round_conv<'g>(
+    conv: &'g GraphConv,
+    norm: Option<RoundedNorm<'g>>,
+    read: Read,
+    output: &Tensor,
+    rounding: Rounding<'_>,
+) -> Rounded<'g> {
+    let bits = rounding.bits();
+    let (weights, bias, multipliers, steps) = Default::default();
+    let mut rounded = RoundedConv { conv, norm, bits, weights, bias, multipliers, steps };
+    for channel in 0..conv.bias.len() {
+        let mut least_step = output.scale / read.scale * SMALLEST_RATIO;
+        let (Channel { weights, step, .. }, bias) = loop {
+            let channel = weights::round(conv, channel, rounding, least_step);
+            if let Some(bias) = fold_bias(&channel, read) {
+                break (channel, bias);
             }
-            scale *= 1.05;
+            // An accumulator could overflow.
+            least_step = channel.step * 1.05;
         };
-        weights.extend(rounded.0);
-        bias.push(rounded.1);
-        multipliers.push(multiplier(f64::from(read.scale) * f64::from(scale) / f64::from(output.scale)));
+        rounded.weights.extend(weights);
+        rounded.bias.push(bias);
+        rounded.multipliers.push(multiplier(f64::from(read.scale) * f64::from(step) / f64::from(output.scale)));
+        rounded.steps.push(step);
     }
-    Rounded::Conv { conv, norm, weights, bias, multipliers }
+    Rounded::Conv(rounded)
 }
 
 /// The multiplier that stands for `ratio` output steps for each step of an accumulator.
@@ -292,15 +355,14 @@ fn multiplier(ratio: f64) -> i32 {
     (ratio * 2f64.powi(32)).round().clamp(1.0, f64::from(i32::MAX)) as i32
 }
 
-/// Weights and folded bias at `scale`, or `None` if an accumulator could overflow.
-fn round_channel(weights: &[f32], bias: f32, scale: f32, read: Read) -> Option<(Vec<i8>, i32)> {
-    let rounded: Vec<i8> = weights.iter().map(|w| (w / scale).round().clamp(-127.0, 127.0) as i8).collect();
-    let sum: i64 = rounded.iter().map(|&w| i64::from(w)).sum();
-    let magnitude: i64 = rounded.iter().map(|&w| i64::from(w).abs()).sum();
-    let real = f64::from(bias) / (f64::from(read.scale) * f64::from(scale));
+/// A channel's bias in steps of the accumulator, the input's zero point folded in; `None` if an accumulator could overflow.
+fn fold_bias(channel: &Channel, read: Read) -> Option<i32> {
+    let sum: i64 = channel.weights.iter().map(|&w| i64::from(w)).sum();
+    let magnitude: i64 = channel.weights.iter().map(|&w| i64::from(w).abs()).sum();
+    let real = f64::from(channel.bias) / (f64::from(read.scale) * f64::from(channel.step));
     let folded = real.round() as i64 - i64::from(read.zero) * sum;
     let fits = folded.abs().saturating_add(read.largest * magnitude) <= i64::from(i32::MAX);
-    fits.then_some((rounded, folded as i32))
+    fits.then_some(folded as i32)
 }
 
 fn round_norm<'g>(conv: &GraphConv, norm: &'g GraphNorm, tensors: &[Tensor], table: &Table) -> RoundedNorm<'g> {

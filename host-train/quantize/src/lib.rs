@@ -5,7 +5,10 @@
 //! trajectories to see every tensor's range; [`export`] chooses scales, rounds constants and writes the file. None of this
 //! needs a tensor library, so what is measured here is exactly what is exported.
 
+mod agreement;
 mod calibrate;
+mod choose;
+mod damage;
 mod export;
 mod fake_quant;
 mod graph;
@@ -13,9 +16,16 @@ pub mod onnx;
 #[cfg(test)]
 pub(crate) mod random_network;
 mod run;
+mod weights;
+mod windows;
 
+pub use agreement::{Agreement, BINS, CompareError, Histogram, compare, first_divergence};
 pub use calibrate::{Calibration, calibrate};
-pub use export::{ExportError, Exported, Table, export, tables};
+pub use choose::{BudgetError, Narrowed, narrow, within_budget};
+pub use damage::{Input, States, damage_of, damages, inputs, total_damage};
+pub use export::{ExportError, Exported, Precision, Table, export, export_with, tables};
 pub use fake_quant::FakeQuant;
 pub use graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role, TooLarge};
 pub use run::{NoObserver, Observer, Sampler};
+pub use weights::{Rounding, bytes, compensated, nearest};
+pub use windows::{Windows, windows};

@@ -24,6 +24,11 @@ pub trait Observer {
         let _ = (op, values);
     }
 
+    /// `window` is what convolution `op` reads for one output pixel: kernel rows, columns, channels; pixel by pixel.
+    fn window(&mut self, op: usize, window: &[f32]) {
+        let _ = (op, window);
+    }
+
     /// `values` is the result of convolution `op`, before it is added to the output's old content.
     fn convolved(&mut self, op: usize, values: &mut [f32]) {
         let _ = (op, values);
@@ -85,7 +90,7 @@ impl<'g> Sampler<'g> {
             let (output, values) = match op {
                 GraphOp::Conv(conv) => {
                     let input = self.input(index, conv, condition, observer);
-                    let mut values = self.conv(conv, &input);
+                    let mut values = self.conv(conv, &input, |window| observer.window(index, window));
                     observer.convolved(index, &mut values);
                     if conv.accumulate {
                         values.iter_mut().zip(&self.values[conv.output]).for_each(|(new, old)| *new += old);
@@ -109,7 +114,7 @@ impl<'g> Sampler<'g> {
         Cow::Owned(values)
     }
 
-    fn conv(&self, conv: &GraphConv, input: &[f32]) -> Vec<f32> {
+    fn conv(&self, conv: &GraphConv, input: &[f32], mut see: impl FnMut(&[f32])) -> Vec<f32> {
         let [height, width, _] = self.graph.tensors[conv.input].shape;
         let [height_out, width_out, channels_out] = self.graph.tensors[conv.output].shape;
         let channels = self.graph.channels_in(conv);
@@ -129,6 +134,7 @@ impl<'g> Sampler<'g> {
                     part.fill(0.0);
                 }
             }
+            see(&window);
             let outputs = conv.weights.chunks_exact(taps).zip(&conv.bias);
             output.extend(outputs.map(|(weights, bias)| bias + dot(weights, &window)));
         }

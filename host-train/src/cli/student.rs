@@ -16,9 +16,9 @@ const CLAMP: [f32; 2] = [-1.0, 1.0];
 /// Calibration draws other samples than evaluation does.
 pub(super) const CALIBRATION_SEED: u64 = SAMPLING_SEED + 1;
 
-/// What `quantize` and `export` have in common.
+/// Which student.
 #[derive(Debug, clap::Args)]
-pub(super) struct Args {
+pub(super) struct StudentArgs {
     /// The run's folder, where `mote-train distill` has been
     #[arg(long, value_name = "DIR")]
     pub(super) run: PathBuf,
@@ -28,6 +28,13 @@ pub(super) struct Args {
     /// A name kept in the file [default: the run folder's]
     #[arg(long)]
     name: Option<String>,
+}
+
+/// What `quantize` and `export` have in common.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) student: StudentArgs,
     /// Samples to calibrate on, classes in turn
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) samples: u32,
@@ -36,12 +43,15 @@ pub(super) struct Args {
 impl Args {
     /// The student as core's operations, and the ranges of its values on its own trajectories.
     pub(super) fn calibrated(&self) -> anyhow::Result<(Graph, Calibration)> {
-        let graph = self.lowered()?;
+        let graph = self.student.lowered()?;
         let calibration = calibrate(&graph, CALIBRATION_SEED, self.samples as usize);
         Ok((graph, calibration))
     }
+}
 
-    fn lowered(&self) -> anyhow::Result<Graph> {
+impl StudentArgs {
+    /// The student as core's operations.
+    pub(super) fn lowered(&self) -> anyhow::Result<Graph> {
         let dir = self.run.display();
         let path = self.run.join(format!("{}.safetensors", self.student));
         if !path.exists() {

@@ -4,8 +4,8 @@ use super::memory::{Timeline, letter};
 use anyhow::Result;
 use mote_core::Model;
 use mote_core::format::{HEADER_LEN, OP_LEN, ROW_LEN, TENSOR_LEN};
-use mote_core::kernel::{ConvShape, Destination, TABLE_LEN};
-use mote_core::model::{AttentionOp, ConvOp, Element, NormOp, Op, Tensor};
+use mote_core::model::{Element, Op, Tensor};
+use mote_costs::{Constants, in_words};
 use std::fmt::Write;
 
 /// What each operation does, on which tensors, and what it costs.
@@ -19,10 +19,11 @@ pub(super) fn operations(model: &Model<'_>, out: &mut String) -> Result<()> {
     )?;
     for index in 0..model.ops() {
         let op = model.op(index);
-        let (what, pixels, constants) = match &op {
-            Op::Conv(op) => (conv(op), op.pixels, Constants::of(model, op).total()),
-            Op::Attention(op) => (attention(op), op.pixels, 0),
+        let pixels = match &op {
+            Op::Conv(op) => op.pixels,
+            Op::Attention(op) => op.pixels,
         };
+        let (what, constants) = (in_words(&op), Constants::of(model, &op).total());
         let from: Vec<String> = op.inputs().map(|input| named(model, input)).collect();
         let (from, to, macs, scratch) =
             (from.join(" + "), named(model, op.output()), super::op_macs(&op), op.scratch());
@@ -57,13 +58,7 @@ pub(super) fn sections(model: &Model<'_>, out: &mut String) -> Result<()> {
     let ops: Vec<Op<'_>> = (0..model.ops()).map(|index| model.op(index)).collect();
     let convs = || ops.iter().filter_map(|op| if let Op::Conv(conv) = op { Some(conv) } else { None });
     let norms = convs().filter(|conv| conv.norm.is_some()).count();
-    let constants = convs().map(|conv| Constants::of(model, conv));
-    let all = constants.fold(Constants::default(), |all, one| Constants {
-        weights: all.weights + one.weights,
-        sums: all.sums + one.sums,
-        table: all.table + one.table,
-        pairs: all.pairs + one.pairs,
-    });
+    let all = ops.iter().map(|op| Constants::of(model, op)).fold(Constants::default(), |all, one| all + one);
     let [rows, tensors, ops] = [model.rows(), model.tensors(), model.ops()].map(usize::from);
     let mut lines = vec![
         ("header", 1, HEADER_LEN),
@@ -84,62 +79,6 @@ pub(super) fn sections(model: &Model<'_>, out: &mut String) -> Result<()> {
         writeln!(out, "  {what:<26} {count:>4} {bytes:>8} bytes")?;
     }
     Ok(())
-}
-
-/// Bytes of a convolution's constants.
-#[derive(Clone, Copy, Default)]
-struct Constants {
-    /// One byte each.
-    weights: usize,
-    /// A bias and a multiplier of four bytes for each output channel.
-    sums: usize,
-    /// Of the activation.
-    table: usize,
-    /// A gain and a bias of two bytes for each normalized channel, once or for each (row, class).
-    pairs: usize,
-}
-
-impl Constants {
-    fn of(model: &Model<'_>, op: &ConvOp<'_>) -> Self {
-        let conditions = usize::from(model.rows()) * usize::from(model.classes());
-        let parts = op.norm.map_or(0, |norm| if norm.conditioned { conditions } else { 1 });
-        Constants {
-            weights: op.constants.weights.len(),
-            sums: 8 * op.shape.channels_out,
-            table: op.norm.map_or(0, |_| TABLE_LEN),
-            pairs: op.norm.map_or(0, |norm| 4 * parts * norm.channels),
-        }
-    }
-
-    fn total(self) -> usize {
-        self.weights + self.sums + self.table + self.pairs
-    }
-}
-
-fn conv(op: &ConvOp<'_>) -> String {
-    let ConvShape { kernel: [height, width], stride: [_, stride], upsample: [_, upsample], .. } = op.shape;
-    let mut what = op.norm.as_ref().map_or(String::new(), norm);
-    what += &format!("conv {height}x{width}");
-    if stride > 1 {
-        what += &format!(" stride {stride}");
-    }
-    if upsample > 1 {
-        what += &format!(" of x{upsample}");
-    }
-    if matches!(op.destination, Destination::Accumulate) {
-        what += ", added";
-    }
-    what
-}
-
-fn norm(op: &NormOp<'_>) -> String {
-    let groups: Vec<String> = op.parts.iter().flatten().map(|part| part.groups.to_string()).collect();
-    let conditioned = if op.conditioned { "conditioned " } else { "" };
-    format!("{conditioned}norm {}, ", groups.join("+"))
-}
-
-fn attention(op: &AttentionOp) -> String {
-    format!("attention, {} heads", op.shape.heads)
 }
 
 /// A tensor's letter and shape.
