@@ -91,8 +91,10 @@ impl<'a> Scheme<'a> {
     }
 
     fn convs(graph: &Graph) -> impl Iterator<Item = (usize, &GraphConv)> {
-        let conv = |(index, op)| if let GraphOp::Conv(conv) = op { Some((index, conv)) } else { None };
-        graph.ops.iter().enumerate().filter_map(conv)
+        graph.ops.iter().enumerate().filter_map(|(index, op)| match op {
+            GraphOp::Conv(conv) => Some((index, conv)),
+            GraphOp::Attention(_) => None,
+        })
     }
 
     /// The graph's constants, weights and biases such that they are rounded to the integers of the file.
