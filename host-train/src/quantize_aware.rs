@@ -429,7 +429,7 @@ mod tests {
             let output = model.tensor(1);
             for sample in 0..6u16 {
                 let class = sample % 2;
-                generator.start(Request { class, seed: 2, sample: sample.into(), first_row: 0 }).unwrap();
+                generator.start(Request { class, seed: 2, sample: sample.into(), ..Request::default() }).unwrap();
                 while let Progress::Row(row) = generator.progress() {
                     let state = generator.state().iter().map(|&x| f32::from(x) / f32::from(STATE_ONE));
                     let data = TensorData::new(state.collect::<Vec<f32>>(), [1, 1, 8, 6]);

@@ -152,7 +152,7 @@ pub fn compare(graph: &Graph, model: &Model<'_>, seed: u64, samples: usize) -> R
         .into_par_iter()
         .map(|index| {
             let class = (index % graph.classes) as u16;
-            sample(graph, model, Request { class, seed, sample: index as u64, first_row: 0 })
+            sample(graph, model, Request { class, seed, sample: index as u64, ..Request::default() })
         })
         .collect::<Result<_, _>>()?;
     let nothing = vec![Agreement::default(); graph.ops.len()];

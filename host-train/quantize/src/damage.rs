@@ -23,7 +23,7 @@ impl States {
         let draw = |index: usize| {
             let class = index % graph.classes;
             let mut seen = Starts(Vec::new());
-            let request = Request { class: class as u16, seed, sample: index as u64, first_row: 0 };
+            let request = Request { class: class as u16, seed, sample: index as u64, ..Request::default() };
             Sampler::new(graph).draw(request, &mut seen);
             seen.0.into_iter().enumerate().map(|(row, state)| (row * graph.classes + class, state)).collect::<Vec<_>>()
         };

@@ -105,7 +105,7 @@ pub fn windows(graph: &Graph, seed: u64, samples: usize) -> Vec<Option<Windows>>
             // The same pixel is not looked at in every state.
             seen.phase = index.wrapping_mul(7);
             let class = (index % graph.classes) as u16;
-            Sampler::new(graph).draw(Request { class, seed, sample: index as u64, first_row: 0 }, &mut seen);
+            Sampler::new(graph).draw(Request { class, seed, sample: index as u64, ..Request::default() }, &mut seen);
         }
         seen.sums
     };
