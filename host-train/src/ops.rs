@@ -243,7 +243,12 @@ pub fn norm<B: Backend>(vector: &Tensor<B, 1>) -> Tensor<B, 1> {
 }
 
 /// [`DenoiserBackend::group_norm_silu`] without the activation function.
-fn group_norm<B: Backend>(x: Tensor<B, 4>, gain: Tensor<B, 2>, offset: Tensor<B, 2>, groups: usize) -> Tensor<B, 4> {
+pub(crate) fn group_norm<B: Backend>(
+    x: Tensor<B, 4>,
+    gain: Tensor<B, 2>,
+    offset: Tensor<B, 2>,
+    groups: usize,
+) -> Tensor<B, 4> {
     let shape = x.dims();
     let [batch, channels, height, width] = shape;
     let grouped = x.reshape([batch, groups, channels / groups * height * width]);
