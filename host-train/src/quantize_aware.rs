@@ -41,7 +41,7 @@ impl QuantizeAwareConfig {
     fn optimizer(&self) -> OptimizerConfig {
         OptimizerConfig {
             learning_rate: self.learning_rate,
-            warm_up: (self.steps / 50).max(1),
+            warm_up: (self.steps / 10).max(1),
             decay: Decay::Cosine,
             floor: 0.0,
             betas: [0.9, 0.99],
@@ -75,19 +75,12 @@ pub struct RoundedConv<B: Backend> {
 pub struct Scheme<'a> {
     graph: &'a Graph,
     exported: &'a Exported,
-    /// Of each operation's weights.
-    bits: Vec<WeightBits>,
 }
 
 impl<'a> Scheme<'a> {
     /// The rounding of `exported`, made of `graph`.
     pub fn new(graph: &'a Graph, exported: &'a Exported) -> Self {
-        let model = Model::parse(&exported.file).expect("what was exported parses");
-        let bits = (0..model.ops()).map(|op| match model.op(op) {
-            mote_core::model::Op::Conv(conv) => conv.weight_bits(),
-            mote_core::model::Op::Attention(_) => WeightBits::Eight,
-        });
-        Scheme { graph, exported, bits: bits.collect() }
+        Scheme { graph, exported }
     }
 
     fn convs(graph: &Graph) -> impl Iterator<Item = (usize, &GraphConv)> {
@@ -203,7 +196,7 @@ impl<'a> Scheme<'a> {
         let steps = &self.exported.steps[index];
         let data = TensorData::new(steps.clone(), [steps.len(), 1, 1, 1]);
         let step = Tensor::<B, 4>::from_data(data, &weight.device());
-        let largest = match self.bits[index] {
+        let largest = match self.exported.bits[index] {
             WeightBits::Eight => 127.0,
             WeightBits::Four => 7.0,
         };
@@ -370,7 +363,7 @@ mod tests {
     use crate::dataset::SampleShape;
     use crate::denoiser::{Architecture, DenoiserConfig, Output, UNetConfig, lower};
     use crate::quantize::{
-        Precision, Rounding, calibrate, compensated, damage_of, export, export_with, total_damage, windows,
+        Precision, calibrate, compensated, damage_of, export, export_again, export_with, total_damage, windows,
     };
 
     /// A U-Net with attention whose parameters are of ordinary size, none of them zero.
@@ -438,14 +431,11 @@ mod tests {
                     generator.step();
                     let found = generator.tensor_bytes(1).as_chunks::<2>().0;
                     let peak = expected.iter().fold(0.0f32, |peak, v| peak.max(v.abs()));
-                    let differences: Vec<f32> = expected
-                        .iter()
-                        .zip(found)
-                        .map(|(want, &got)| (want - f32::from(i16::from_le_bytes(got)) * output.scale).abs() / peak)
-                        .collect();
-                    let mean = differences.iter().sum::<f32>() / differences.len() as f32;
-                    let worst = differences.iter().copied().fold(0.0, f32::max);
-                    assert!(mean <= 0.01 && worst <= 0.03, "{bits:?}: {mean} {worst}");
+                    let difference = |(want, &got): (&f32, &[u8; 2])| {
+                        (want - f32::from(i16::from_le_bytes(got)) * output.scale).abs()
+                    };
+                    let mean = expected.iter().zip(found).map(difference).sum::<f32>() / expected.len() as f32;
+                    assert!(mean <= 0.01 * peak, "{bits:?}: {mean} of {peak}");
                 }
             }
         }
@@ -456,12 +446,10 @@ mod tests {
         let graph = graph();
         let before = exported(&graph, WeightBits::Four);
         let states = States::draw(&graph, 3, 40);
-        let config = QuantizeAwareConfig { steps: 60, batch: 16, learning_rate: 2e-3, seed: 1 };
+        let config = QuantizeAwareConfig { steps: 200, batch: 16, learning_rate: 5e-4, seed: 1 };
         let mut losses = Vec::new();
         let trained = train::<Autodiff<Flex>>(&graph, &before, &states, &config, |_, loss| losses.push(loss)).unwrap();
-        let fixed = before.steps.iter().map(|steps| Rounding::Fixed(WeightBits::Four, steps)).collect();
-        let precision = Precision { weights: fixed, ..Precision::bytes(&graph) };
-        let after = export_with(&trained, &calibrate(&graph, 1, 12), &precision, Room::Usual).unwrap();
+        let after = export_again(&trained, &before, Room::Usual).unwrap();
         assert_eq!(before.tensors, after.tensors);
         assert_eq!(before.steps, after.steps);
         // Measured on other states than those of training, against the float network.
@@ -469,9 +457,9 @@ mod tests {
         let found = |of: &Graph, exported: &Exported| damage_of(&graph, of, exported, &unseen);
         let damages = [found(&graph, &before), found(&trained, &after)];
         assert!((damages[0] / total_damage(&graph, &before, &unseen) - 1.0).abs() < 1e-9);
-        assert!(damages[1] < 0.7 * damages[0], "{damages:?}");
+        assert!(damages[1] < 0.4 * damages[0], "{damages:?}");
         let mean = |part: &[f32]| part.iter().sum::<f32>() / part.len() as f32;
-        assert!(mean(&losses[50..]) < 0.8 * mean(&losses[..10]), "{losses:?}");
+        assert!(mean(&losses[190..]) < 0.5 * mean(&losses[..10]), "{losses:?}");
     }
 
     #[test]
@@ -480,9 +468,7 @@ mod tests {
         let exported = exported(&graph, WeightBits::Four);
         let scheme = Scheme::new(&graph, &exported);
         let same = scheme.trained(&scheme.net::<Flex>(&Default::default()));
-        let fixed = exported.steps.iter().map(|steps| Rounding::Fixed(WeightBits::Four, steps)).collect();
-        let precision = Precision { weights: fixed, ..Precision::bytes(&graph) };
-        let again = export_with(&same, &calibrate(&graph, 1, 12), &precision, Room::Usual).unwrap();
+        let again = export_again(&same, &exported, Room::Usual).unwrap();
         assert!(exported.file == again.file);
     }
 }

@@ -41,6 +41,8 @@ pub struct Exported {
     pub tables: Vec<Option<Table>>,
     /// For each convolution, the value of one step of each output channel's weights; empty for an attention.
     pub steps: Vec<Vec<f32>>,
+    /// For each operation, how many bits its weights have; eight for an attention, which has none.
+    pub bits: Vec<WeightBits>,
 }
 
 /// How a convolution's normalized input is stored: table indices stand for values before the activation function, the
@@ -110,11 +112,34 @@ pub fn export_with(
         }
     }
     let tables = tables(graph, calibration);
-    let mut tensors = choose_scales(graph, calibration, &tables, precision);
-    let rounded: Vec<Rounded<'_>> = (graph.ops.iter().zip(&tables).zip(&precision.weights))
+    let tensors = choose_scales(graph, calibration, &tables, precision);
+    export_at(graph, tables, tensors, &precision.weights, room)
+}
+
+/// The file of `graph`, which is that of `before` with other constants, at the scales of `before`, weights' steps included.
+///
+/// # Errors
+/// The same as [`export`]'s.
+pub fn export_again(graph: &Graph, before: &Exported, room: Room) -> Result<Exported, ExportError> {
+    graph.check()?;
+    let weights: Vec<Rounding<'_>> =
+        before.bits.iter().zip(&before.steps).map(|(&bits, steps)| Rounding::Fixed(bits, steps)).collect();
+    export_at(graph, before.tables.clone(), before.tensors.clone(), &weights, room)
+}
+
+/// The file of a graph whose scales are chosen.
+fn export_at(
+    graph: &Graph,
+    tables: Vec<Option<Table>>,
+    mut tensors: Vec<Tensor>,
+    weights: &[Rounding<'_>],
+    room: Room,
+) -> Result<Exported, ExportError> {
+    let rounded: Vec<Rounded<'_>> = (graph.ops.iter().zip(&tables).zip(weights))
         .map(|((op, table), rounding)| round_op(op, &tensors, table.as_ref(), *rounding))
         .collect();
     let steps = rounded.iter().map(Rounded::steps).collect();
+    let bits = weights.iter().map(Rounding::bits).collect();
     let mut ops: Vec<OpSpec<'_>> = rounded.iter().map(Rounded::spec).collect();
     plan::place(&mut tensors, &mut ops, None, room);
 
@@ -126,7 +151,7 @@ pub fn export_with(
         rows.push(row.quantize()?);
     }
     let file = write(graph, &rows, &tensors, &ops)?;
-    Ok(Exported { file, tensors, tables, steps })
+    Ok(Exported { file, tensors, tables, steps, bits })
 }
 
 fn write(graph: &Graph, rows: &[Row], tensors: &[Tensor], ops: &[OpSpec<'_>]) -> Result<Vec<u8>, EmitError> {

@@ -23,7 +23,7 @@ pub use agreement::{Agreement, BINS, CompareError, Histogram, compare, first_div
 pub use calibrate::{Calibration, calibrate};
 pub use choose::{BudgetError, Narrowed, narrow, within_budget};
 pub use damage::{Input, States, damage_of, damages, inputs, total_damage};
-pub use export::{ExportError, Exported, Precision, Table, export, export_with, tables};
+pub use export::{ExportError, Exported, Precision, Table, export, export_again, export_with, tables};
 pub use fake_quant::FakeQuant;
 pub use graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role, TooLarge};
 pub use run::{NoObserver, Observer, Sampler};

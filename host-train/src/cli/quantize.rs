@@ -16,8 +16,8 @@ use crate::evaluate::SAMPLING_SEED;
 use crate::files;
 use crate::progress::Progress;
 use crate::quantize::{
-    Calibration, Exported, Graph, NoObserver, Precision, Rounding, Sampler, States, Windows, bytes, compensated,
-    damage_of, export_with, narrow, nearest, windows, within_budget,
+    Calibration, Exported, Graph, NoObserver, Precision, Sampler, States, Windows, bytes, compensated, damage_of,
+    export_again, export_with, narrow, nearest, windows, within_budget,
 };
 use crate::quantize_aware::{QuantizeAwareConfig, train};
 use crate::run_dir::RunDir;
@@ -192,10 +192,7 @@ impl Args {
             return Ok(Quantized { graph: graph.clone(), exported });
         }
         let trained = self.training.train(graph, &exported)?;
-        let fixed = precision.weights.iter().zip(&exported.steps);
-        let weights = fixed.map(|(rounding, steps)| Rounding::Fixed(rounding.bits(), steps)).collect();
-        let precision = Precision { weights, narrow: precision.narrow };
-        let after = export_with(&trained, calibration, &precision, room)?;
+        let after = export_again(&trained, &exported, room)?;
         let unseen = States::draw(graph, SAMPLING_SEED, DECIDING);
         println!(
             "Trained for {} steps: error in x0 {:.5} before, {:.5} after (root mean square, data from -1 to 1)",
