@@ -5,7 +5,7 @@ use crate::board::Board;
 use crate::elf::Firmware;
 use crate::emulator::Emulator;
 use crate::images::Samples;
-use crate::remote::{Place, Remote};
+use crate::remote::{Content, Place, Remote};
 use crate::task::Task;
 use crate::{firmware, model_file};
 use anyhow::{Context, Result, bail};
@@ -101,7 +101,7 @@ pub(crate) fn on_board(place: &Place, path: &Path, wanted: &Wanted) -> Result<Sa
     let parts = if let Place::Emulated(_) = place { split(wanted) } else { vec![wanted.clone()] };
     let bar = progress_bar(wanted.samples.end - wanted.samples.start);
     let draw = |part: Wanted| -> Result<Vec<u8>> {
-        let mut remote = Remote::connect(place, Some(path), place.timing())?;
+        let mut remote = Remote::connect(place, Content::Model(path), place.timing())?;
         remote.check_model(&model)?;
         let mut pixels = Vec::new();
         for sample in part.samples.clone() {
@@ -124,7 +124,7 @@ pub(crate) fn on_board(place: &Place, path: &Path, wanted: &Wanted) -> Result<Sa
 /// Draws on a board that answers: the states, Q12.
 pub(crate) fn states_on_board(place: &Place, path: &Path, requests: &[Request<'_>]) -> Result<Vec<Vec<i16>>> {
     let model = model_file::read(path)?;
-    let mut remote = Remote::connect(place, Some(path), place.timing())?;
+    let mut remote = Remote::connect(place, Content::Model(path), place.timing())?;
     remote.check_model(&model)?;
     let mut states = Vec::new();
     for request in requests {

@@ -99,8 +99,13 @@ impl std::fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-fn main() -> ExitCode {
-    let result = match CommandLine::parse().verb {
+/// Runs a command as it is typed after `cargo xtask`.
+fn command(words: &[&str]) -> anyhow::Result<()> {
+    run(CommandLine::try_parse_from([&["xtask"], words].concat())?.verb)
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
         Verb::Setup(arguments) => verb::setup::run(&arguments),
         Verb::Demo(arguments) => verb::demo::run(&arguments),
         Verb::Test(arguments) | Verb::Ci(arguments) => verb::test::run(&arguments),
@@ -126,8 +131,11 @@ fn main() -> ExitCode {
         Verb::Sign(arguments) => verb::sign::sign(&arguments),
         Verb::NewFirmware(arguments) => verb::new_firmware::run(&arguments),
         Verb::Bench(arguments) => verb::bench::run(&arguments),
-    };
-    match result {
+    }
+}
+
+fn main() -> ExitCode {
+    match run(CommandLine::parse().verb) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.is::<process::Reported>() {

@@ -58,6 +58,15 @@ pub(crate) fn place(word: &str) -> Result<Place, String> {
     board.map(Place::Emulated).ok_or_else(|| format!("possible places are serial:PATH[@BAUD], {names}"))
 }
 
+/// What an emulated board begins with; a real one has what it has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Content<'c> {
+    /// This model, for this once.
+    Model(&'c Path),
+    /// What was flashed: into this folder, or where its flash lies if none is named.
+    Flashed(Option<&'c Path>),
+}
+
 /// What bytes travel over.
 pub(crate) trait Transport: Read + Write {}
 
@@ -74,8 +83,8 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// Opens the port, or starts the emulator: with `model` in its slots for this once, else with what was flashed.
-    pub(crate) fn connect(place: &Place, model: Option<&Path>, timing: Timing) -> Result<Self> {
+    /// Opens the port, or starts the emulator.
+    pub(crate) fn connect(place: &Place, content: Content<'_>, timing: Timing) -> Result<Self> {
         match place {
             Place::Serial { path, baud } => {
                 let port = serial::open(path, *baud).with_context(|| format!("cannot open the serial port {path}"))?;
@@ -84,15 +93,15 @@ impl Remote {
                 Ok(Remote { client, emulated: None, _slots: None })
             }
             Place::Emulated(board) => {
-                let (firmware, flash, slots) = match model {
-                    Some(model) => {
+                let (firmware, flash, slots) = match content {
+                    Content::Model(model) => {
                         let folder = tempfile::tempdir().context("cannot make a folder for temporary files")?;
                         let flash = Flash::in_folder(folder.path());
                         flash.write_model(board, &model_file::read(model)?)?;
                         (firmware::build(board, PROGRAM)?, flash, Some(folder))
                     }
-                    None => {
-                        let flash = Flash::of(board);
+                    Content::Flashed(folder) => {
+                        let flash = Flash::of(board, folder);
                         if !flash.firmware.exists() {
                             bail!(
                                 "{0} has no firmware: run `cargo xtask flash --board {0}`, or give --model",
@@ -149,7 +158,7 @@ fn told(error: ClientError, emulated: Option<&Serving>) -> anyhow::Error {
 /// What a board says of its model, in a line.
 pub(crate) fn model_line(identity: &Identity<'_>) -> String {
     match identity.model {
-        Loaded::Nothing => "no model: write one".to_owned(),
+        Loaded::Nothing => "no model, or none that is signed as the firmware wants it: write one".to_owned(),
         Loaded::Unreadable => format!(
             "no usable model: what its flash holds is no .mote file of format {}; write another one",
             identity.format

@@ -9,7 +9,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The transport failed.
-    #[error("cannot talk to the board: {0}")]
+    #[error("cannot talk to the board")]
     Io(#[from] io::Error),
     /// The transport ended.
     #[error("the connection to the board ended: it was unplugged, or its emulator stopped")]
@@ -29,7 +29,7 @@ pub enum ClientError {
         found: u8,
     },
     /// The board refused.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] Error),
     /// The answer is whole, but not to this command: the board's firmware is wrong.
     #[error("the board gave an answer of another kind to {0}: its firmware is broken")]

@@ -1,7 +1,8 @@
 //! `device`: ask a board that runs Mote's firmware, over its serial port or in the emulator.
 
 use crate::images::write_whole;
-use crate::remote::{Place, Remote, model_line, place};
+use crate::remote::{Content, Place, Remote, model_line, place};
+use crate::verb::sign;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use mote_client::protocol::{SlotState, State};
@@ -18,6 +19,9 @@ pub(crate) struct Arguments {
     /// Give an emulated board this .mote file for this once, instead of what was flashed and written before
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// Where an emulated board's flash lies, as `flash --folder` was told: target/emulated/BOARD without
+    #[arg(long, value_name = "DIR", conflicts_with = "model")]
+    folder: Option<PathBuf>,
     /// Seconds to wait for an answer before asking again: 1 without
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
@@ -58,7 +62,7 @@ enum What {
     Write {
         /// The .mote file
         file: PathBuf,
-        /// Its ed25519 signature, 64 bytes
+        /// Its ed25519 signature, 64 bytes: FILE.sig without, if it is there
         #[arg(long, value_name = "FILE")]
         signature: Option<PathBuf>,
         /// Also load it
@@ -71,14 +75,15 @@ enum What {
 
 /// Connects and asks.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let Arguments { on, model, timeout, attempts, what } = arguments;
+    let Arguments { on, model, folder, timeout, attempts, what } = arguments;
     let mut timing = on.timing();
     if let Some(seconds) = *timeout {
         timing.answer =
             Duration::try_from_secs_f64(seconds).context("--timeout: give a number of seconds, such as 0.5")?;
     }
     timing.attempts = attempts.unwrap_or(timing.attempts);
-    let mut remote = Remote::connect(on, model.as_deref(), timing)?;
+    let content = model.as_deref().map_or(Content::Flashed(folder.as_deref()), Content::Model);
+    let mut remote = Remote::connect(on, content, timing)?;
     match what {
         What::Identify => identify(&mut remote),
         What::Status => {
@@ -100,7 +105,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         What::Write { file, signature, load } => {
             let read = |path: &PathBuf| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
-            let (bytes, signature) = (read(file)?, signature.as_ref().map(read).transpose()?.unwrap_or_default());
+            let bytes = read(file)?;
+            let signature = match signature {
+                Some(path) => read(path)?,
+                None => sign::signature(file, &bytes, None)?.map(Vec::from).unwrap_or_default(),
+            };
             remote.ask(|client| client.update(&bytes, &signature, |_| ()))?;
             println!("{} bytes written and checked", bytes.len());
             if *load { load_newest(&mut remote) } else { Ok(()) }

@@ -14,12 +14,13 @@ use crate::board::{self, Board, Programmer, QEMU_M4};
 use crate::elf::Firmware;
 use crate::images::write_whole;
 use crate::places::root;
-use crate::remote::{self, Place, Remote, model_line};
+use crate::remote::{self, Content, Place, Remote, model_line};
 use crate::verb::sign;
 use crate::{UsageError, firmware, model_file};
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use emulated::Flash;
 use image::Part;
 use mote_core::Model;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,9 @@ pub(crate) struct Arguments {
     /// use a probe instead of its drive
     #[arg(long, value_name = "SEL")]
     probe: Option<String>,
+    /// Where the files lie that play an emulated board's flash: target/emulated/BOARD without
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Read back what was written and compare
     #[arg(long)]
     verify: bool,
@@ -92,6 +96,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.probe.is_some() && board.machine().is_some() {
         return Err(UsageError(format!("--probe: {} is emulated", board.name)).into());
     }
+    if arguments.folder.is_some() && board.machine().is_none() {
+        return Err(UsageError(format!("--folder: {} is not emulated", board.name)).into());
+    }
+    let emulated = board.machine().map(|_| Flash::of(board, arguments.folder.as_deref()));
     let key = arguments.key.as_deref().map(sign::read_public).transpose()?;
     let model = if arguments.firmware_only { None } else { Some(model_file::read(&arguments.model)?) };
     let signature = match &model {
@@ -100,38 +108,44 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     };
     let firmware =
         if arguments.model_only { None } else { Some(firmware::build_with_key(board, program(board), key.as_ref())?) };
-    check(board, firmware.as_ref(), model.as_ref())?;
+    check(board, firmware.as_ref(), model.as_ref(), emulated.as_ref())?;
     print!("{}", picture::memory_map(board, firmware.as_ref(), model.as_ref())?);
     if arguments.dry_run {
         return Ok(());
     }
     let load = Load { firmware: firmware.as_ref(), model: model.as_ref().map(|model| (model, signature)) };
     write(board, &load, arguments)?;
-    if board.machine().is_some() {
-        return identify(board);
+    if let Some(flash) = emulated {
+        return identify(board, &flash, arguments);
     }
     println!("flashed; `cargo xtask device --on serial:PORT identify` asks the board what it has");
     Ok(())
 }
 
 /// Starts an emulated board, if it has firmware, and prints what it says it is.
-fn identify(board: &'static Board) -> Result<()> {
-    if !emulated::Flash::of(board).firmware.exists() {
+fn identify(board: &'static Board, flash: &Flash, arguments: &Arguments) -> Result<()> {
+    if !flash.firmware.exists() {
         println!("flashed; {} has no firmware yet", board.name);
         return Ok(());
     }
-    let mut remote = Remote::connect(&Place::Emulated(board), None, remote::PATIENCE)?;
+    let mut remote =
+        Remote::connect(&Place::Emulated(board), Content::Flashed(arguments.folder.as_deref()), remote::PATIENCE)?;
     println!("{}: {}", board.name, model_line(&remote.client.identify()?));
     Ok(())
 }
 
-fn check(board: &Board, firmware: Option<&Firmware>, model: Option<&Model<'_>>) -> Result<()> {
+fn check(
+    board: &Board,
+    firmware: Option<&Firmware>,
+    model: Option<&Model<'_>>,
+    emulated: Option<&Flash>,
+) -> Result<()> {
     if let Some(firmware) = firmware
         && !matches!(board.programmer, Programmer::Espflash { .. })
     {
         image::check_firmware(board, firmware)?;
     }
-    let arena = match (firmware, emulated::installed(board)) {
+    let arena = match (firmware, emulated.and_then(Flash::installed)) {
         (Some(firmware), _) => firmware.arena_capacity()?,
         (None, Some(installed)) => installed?.arena_capacity()?,
         (None, None) => u64::from(board.memory.arena),
@@ -148,7 +162,7 @@ fn write(board: &Board, load: &Load<'_>, arguments: &Arguments) -> Result<()> {
         println!("{address:#010x}: {what}, {} bytes", bytes.len());
     }
     match &board.programmer {
-        Programmer::Emulator(_) => emulated::write(board, load.elf(), &slots),
+        Programmer::Emulator(_) => Flash::of(board, arguments.folder.as_deref()).write(board, load.elf(), &slots),
         Programmer::Uf2 { drive, firmware, data, .. } if arguments.probe.is_none() => {
             let family = if load.firmware.is_some() { firmware } else { data };
             let mut parts = load.firmware.map_or(Ok(Vec::new()), |firmware| image::firmware(board, firmware))?;
@@ -231,6 +245,7 @@ mod tests {
         assert!(usage(&["--board", "pico"]).contains("rp2040"), "the boards that there are");
         assert!(usage(&["--board", "nrf52840", "--uf2", "x.uf2"]).contains("takes no UF2"));
         assert!(usage(&["--board", "qemu-m4", "--probe", "1:2"]).contains("emulated"));
+        assert!(usage(&["--board", "rp2040", "--folder", "x"]).contains("not emulated"));
         assert!(usage(&["--firmware-only", "--model-only"]).contains("cannot be used with"));
     }
 

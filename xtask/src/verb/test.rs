@@ -1,5 +1,6 @@
 //! `test` and `ci`: every check and every test, with one closing line.
 
+mod commands;
 mod slots;
 
 use super::{new_firmware, setup};
@@ -10,7 +11,7 @@ use crate::emulator::{self, Emulator};
 use crate::images::write_whole;
 use crate::places::{firmware_target_dir, root};
 use crate::process::run as run_program;
-use crate::remote::{Place, Remote};
+use crate::remote::{Content, Place, Remote};
 use crate::task::Task;
 use crate::toolchain::{Toolchain, embedded_cargo, find};
 use crate::{firmware, model_file};
@@ -100,6 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("a conversation with {}", board.name), || conversation(board));
         tally.check(&format!("slots on {}", board.name), || update(board));
     }
+    tally.check(&format!("commands on {}", QEMU_M4.name), || commands(&QEMU_M4));
     for board in &HARDWARE {
         tally.check(&format!("boards: {}", board.name), || build_real_board(board));
     }
@@ -260,7 +262,7 @@ fn conversation(board: &'static Board) -> Result<Verdict> {
             bail!("the board's pixels differ from the host's: {:?}", wanted.task);
         }
     }
-    let mut remote = Remote::connect(&place, Some(&path), place.timing())?;
+    let mut remote = Remote::connect(&place, Content::Model(&path), place.timing())?;
     let name = remote.client.identify()?.board.to_owned();
     if name != board.name {
         bail!("{} says that it is {name}", board.name);
@@ -291,6 +293,13 @@ fn update(board: &'static Board) -> Result<Verdict> {
     }
     let folder = tempfile::tempdir()?;
     slots::check(board, &root().join(RELEASED_MODEL), &small_model(folder.path())?)?;
+    Ok(Verdict::Passed)
+}
+
+/// What the manual has users type, one command after the other.
+fn commands(board: &'static Board) -> Result<Verdict> {
+    let folder = tempfile::tempdir()?;
+    commands::check(board, &root().join(RELEASED_MODEL), &small_model(folder.path())?)?;
     Ok(Verdict::Passed)
 }
 

@@ -19,9 +19,12 @@ pub(crate) struct Flash {
 }
 
 impl Flash {
-    /// Where a board's files lie.
-    pub(crate) fn of(board: &Board) -> Flash {
-        Flash::in_folder(&target_dir().join("emulated").join(board.name))
+    /// A board's files: in this folder, or where they lie if none is named.
+    pub(crate) fn of(board: &Board, folder: Option<&Path>) -> Flash {
+        match folder {
+            Some(folder) => Flash::in_folder(folder),
+            None => Flash::in_folder(&target_dir().join("emulated").join(board.name)),
+        }
     }
 
     /// Its files in a folder.
@@ -34,7 +37,13 @@ impl Flash {
         self.write(board, None, &image::slots(board, model, None))
     }
 
-    fn write(&self, board: &Board, firmware: Option<&Path>, slots: &[Part]) -> Result<()> {
+    /// The firmware that was flashed before, if any was.
+    pub(super) fn installed(&self) -> Option<Result<Firmware>> {
+        self.firmware.exists().then(|| Firmware::read(&self.firmware))
+    }
+
+    /// Writes the firmware, if it is given, and the parts of the slots.
+    pub(super) fn write(&self, board: &Board, firmware: Option<&Path>, slots: &[Part]) -> Result<()> {
         if let Some(firmware) = firmware {
             let bytes = fs::read(firmware).with_context(|| format!("cannot read {}", firmware.display()))?;
             write_whole(&self.firmware, &bytes)?;
@@ -51,18 +60,6 @@ impl Flash {
         }
         write_whole(&self.slots, &bytes)
     }
-}
-
-/// Writes an emulated board's flash.
-pub(crate) fn write(board: &Board, firmware: Option<&Path>, slots: &[Part]) -> Result<()> {
-    Flash::of(board).write(board, firmware, slots)
-}
-
-/// The firmware that was flashed onto an emulated board before, if any was.
-pub(crate) fn installed(board: &Board) -> Option<Result<Firmware>> {
-    board.machine()?;
-    let path = Flash::of(board).firmware;
-    path.exists().then(|| Firmware::read(&path))
 }
 
 #[cfg(test)]
