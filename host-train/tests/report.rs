@@ -71,6 +71,8 @@ fn toy_run(set: &Dataset) -> tempfile::TempDir {
 
 fn mote_train(args: &[&str], paths: &[(&str, PathBuf)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
+    // On the processor, whatever this machine has.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command.args(args);
     paths.iter().for_each(|(flag, path)| _ = command.arg(flag).arg(path));
     command.output().unwrap()

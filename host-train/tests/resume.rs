@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 fn mote_train(args: &[&str], run: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
+    // On the processor, whatever this machine has.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command.args(args).arg("--run").arg(run).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }

@@ -5,6 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 fn mote_train(args: &[&str], run: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
+    // On the processor, whatever this machine has.
+    command.env("CUDA_VISIBLE_DEVICES", "");
     command.args(args).arg("--run").arg(run).stdin(Stdio::null());
     command.output().unwrap()
 }

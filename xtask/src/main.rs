@@ -5,6 +5,7 @@
 
 mod board;
 mod chip_log;
+mod cuda;
 mod cycles;
 mod drawing;
 mod elf;

@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clap::ValueEnum;
 use mote_core::schedule::{noise, signal};
+use mote_nvidia::Machine;
 use serde::{Deserialize, Serialize};
 
 use super::Usage;
 use super::devices::Devices;
-use super::settings::{BackendName, OnBackend, Precision, Run, Settings, ahead};
+use super::settings::{BackendName, OnBackend, Precision, Run, Settings, WantedBackend, ahead};
 use crate::dataset::{DataOptions, DataSource, DatasetError, SampleShape};
 use crate::denoiser::{Architecture, DenoiserConfig, DenoiserFile, parameters};
 use crate::evaluate::npy::{Samples, write_labels};
@@ -57,7 +58,7 @@ pub(super) struct Args {
     classes: u16,
     /// What computes
     #[arg(long, value_enum, default_value_t)]
-    backend: BackendName,
+    backend: WantedBackend,
     /// Train on these devices together, as `train --devices`; a batch is that of all
     #[arg(long, value_name = "LIST", conflicts_with = "peer")]
     devices: Option<Devices>,
@@ -165,14 +166,16 @@ struct PeerOptimizer {
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let mut begun = Instant::now();
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let settings = args.settings(folder.path()).map_err(|error| Usage(format!("{error:#}")))?;
+    let (backend, why) = args.backend.choose(None, &Machine::here())?;
+    let settings = args.settings(folder.path(), backend).map_err(|error| Usage(format!("{error:#}")))?;
     let run = Run::open(&folder.path().join("run"), settings).map_err(|error| args.advise(error))?;
     if args.print_task {
         println!("{}", task(&run)?);
         return Ok(());
     }
+    why.iter().for_each(|why| eprintln!("{why}"));
     let peers = if args.peer.peer {
-        let device = if machine::is_gpu(args.backend) { "cuda" } else { "cpu" };
+        let device = if backend == BackendName::Cuda { "cuda" } else { "cpu" };
         let peers = args.peer.measure(folder.path(), &task(&run)?, device, args.seconds)?;
         begun = Instant::now();
         Some(peers)
@@ -204,7 +207,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 
 impl Args {
     /// What is trained; random samples are written into `folder`.
-    fn settings(&self, folder: &Path) -> anyhow::Result<Settings> {
+    fn settings(&self, folder: &Path, backend: BackendName) -> anyhow::Result<Settings> {
         let batch = self.batch.map(|batch| format!("train.batch={batch}"));
         let settings: Vec<String> = self.settings.iter().cloned().chain(batch).collect();
         let mut preset = Preset::find(&self.preset)?.with(&settings)?;
@@ -213,12 +216,7 @@ impl Args {
             (None, Some(_)) => self.data.source()?.expect("it names data"),
             (None, None) => preset.data.with(&self.data.images, &self.data.table)?,
         };
-        Ok(Settings {
-            preset,
-            seed: SEED,
-            backend: self.backend,
-            precision: self.precision.unwrap_or(self.backend.precision()),
-        })
+        Ok(Settings { preset, seed: SEED, backend, precision: self.precision.unwrap_or(backend.precision()) })
     }
 
     /// Says what else there is where the recipe's data are not on this machine.

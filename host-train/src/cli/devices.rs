@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::ensure;
 use burn::tensor::backend::{Device, DeviceId};
+use mote_nvidia::Machine;
 
 use super::Usage;
 use crate::ops::DenoiserBackend;
@@ -69,6 +70,9 @@ impl Devices {
                     .to_owned()
             )
         );
+        if B::QUEUES && numbers.len() > 1 {
+            Machine::here().has_collectives().map_err(|why| Usage(format!("--devices: {why}")))?;
+        }
         Ok(numbers.into_iter().map(|index_id| B::Device::from_id(DeviceId { type_id, index_id })).collect())
     }
 }

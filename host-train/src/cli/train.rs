@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use mote_nvidia::Machine;
 
 use super::Usage;
 use super::data::find_judge;
 use super::devices::Devices;
-use super::settings::{BackendName, OnBackend, Precision, Run, Settings, ahead};
+use super::settings::{BackendName, OnBackend, Precision, Run, Settings, WantedBackend, ahead};
 use crate::dashboard::Dashboard;
 use crate::dataset::{DataOptions, Provenance};
 use crate::denoiser::{DenoiserFile, parameters};
@@ -41,9 +42,9 @@ pub(super) struct Args {
     /// Show the training on the whole terminal: loss curve, measures; q saves and stops, s draws samples
     #[arg(long)]
     dashboard: bool,
-    /// What computes [default: flex]
-    #[arg(long, value_enum)]
-    backend: Option<BackendName>,
+    /// What computes; a run keeps what it began on
+    #[arg(long, value_enum, default_value_t)]
+    backend: WantedBackend,
     /// Train on these devices together: numbers such as 0,1, or all [default: the first]. Each computes an equal part of
     /// every batch, so the loss is that of one device but for rounding. The processor is one device; 0,0 trains in two
     /// threads of it. A run may go on on other devices
@@ -65,7 +66,9 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let recorded = args.run.as_deref().map(Settings::recorded).transpose()?.flatten();
-    let wanted = args.wanted(recorded.as_ref()).map_err(|error| Usage(format!("{error:#}")))?;
+    let recorded_backend = recorded.as_ref().map(|recorded| recorded.backend);
+    let (backend, why) = args.backend.choose(recorded_backend, &Machine::here())?;
+    let wanted = args.wanted(recorded.as_ref(), backend).map_err(|error| Usage(format!("{error:#}")))?;
     let Some(dir) = args.run.filter(|_| !args.print_preset) else {
         print!("{}", wanted.preset.to_toml());
         return Ok(());
@@ -78,7 +81,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         .into());
     }
     let run = Run::open(&dir, wanted)?;
-    run.data.notes.iter().for_each(|note| eprintln!("{note}"));
+    why.iter().chain(&run.data.notes).for_each(|note| eprintln!("{note}"));
     if let Some(Provenance { name, licence, attribution, .. }) = &run.data.provenance {
         eprintln!("data {name}: {attribution} ({licence})");
     }
@@ -88,7 +91,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
 
 impl Args {
     /// What is asked for, with what a run had before for the rest.
-    fn wanted(&self, recorded: Option<&Settings>) -> anyhow::Result<Settings> {
+    fn wanted(&self, recorded: Option<&Settings>, backend: BackendName) -> anyhow::Result<Settings> {
         let preset = match (&self.preset, recorded) {
             (None, Some(recorded)) => recorded.preset.clone(),
             (name, _) => Preset::find(name.as_deref().unwrap_or("demo"))?,
@@ -100,7 +103,6 @@ impl Args {
             Some(_) => self.data.source()?.expect("it names data"),
             None => preset.data.with(&self.data.images, &self.data.table)?,
         };
-        let backend = self.backend.or(recorded.map(|recorded| recorded.backend)).unwrap_or_default();
         let precision = self.precision.or(recorded.map(|recorded| recorded.precision));
         Ok(Settings {
             preset,

@@ -4,18 +4,9 @@ use std::process::Command;
 
 use crate::cli::settings::BackendName;
 
-/// Whether a backend computes on an Nvidia GPU.
-pub(super) fn is_gpu(backend: BackendName) -> bool {
-    match backend {
-        #[cfg(feature = "cuda")]
-        BackendName::Cuda => true,
-        _ => false,
-    }
-}
-
 /// The device's name.
 pub(super) fn name(backend: BackendName) -> String {
-    if is_gpu(backend) {
+    if backend == BackendName::Cuda {
         return ask_gpu("name").unwrap_or_else(|| "a GPU that nvidia-smi does not name".to_owned());
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -25,7 +16,7 @@ pub(super) fn name(backend: BackendName) -> String {
 
 /// The greatest memory of this program so far; of a GPU, all that is in use now. None where the system does not tell.
 pub(super) fn memory(backend: BackendName) -> Option<u64> {
-    let (number, unit) = match is_gpu(backend) {
+    let (number, unit) = match backend == BackendName::Cuda {
         true => (ask_gpu("memory.used")?, 1 << 20),
         false => (field("/proc/self/status", "VmHWM")?, 1 << 10),
     };

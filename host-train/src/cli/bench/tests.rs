@@ -15,7 +15,7 @@ fn parse(words: &str) -> Result<Args, String> {
 
 fn open(words: &str) -> (tempfile::TempDir, Run) {
     let (folder, args) = (tempfile::tempdir().unwrap(), parse(words).unwrap());
-    let settings = args.settings(folder.path()).unwrap();
+    let settings = args.settings(folder.path(), BackendName::Flex).unwrap();
     let run = Run::open(&folder.path().join("run"), settings).unwrap();
     (folder, run)
 }
