@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::elf::Firmware;
 use crate::places::{firmware_target_dir, root};
 use crate::process::{capture, run};
-use crate::toolchain::embedded_cargo;
+use crate::toolchain::{embedded_cargo, find};
 use anyhow::{Context, Result, bail};
 use ed25519_compact::PublicKey;
 use std::fs;
@@ -45,14 +45,17 @@ pub(crate) fn build(board: &Board, program: &str) -> Result<Firmware> {
 
 /// The same firmware, which takes models only if they are signed with this key.
 pub(crate) fn build_with_key(board: &Board, program: &str, key: Option<&PublicKey>) -> Result<Firmware> {
-    let profile = Profile::of(board, program);
-    let mut cargo = cargo_build(board, profile)?;
-    cargo.args(["--bin", program]);
+    let mut cargo = cargo_build(board, Profile::of(board, program))?;
     if let Some(key) = key {
         let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
         cargo.args(["--features", "mote-device/ed25519"]).env("MOTE_PUBLIC_KEY", hex);
     }
-    run(&mut cargo).with_context(|| format!("the firmware for {} does not build", board.name))?;
+    finish(board, program, &mut cargo)
+}
+
+fn finish(board: &Board, program: &str, cargo: &mut Command) -> Result<Firmware> {
+    run(cargo.args(["--bin", program])).with_context(|| format!("the firmware for {} does not build", board.name))?;
+    let profile = Profile::of(board, program);
     let built = target_dir(board).join(board.target).join(profile.name()).join(program);
     if board.machine().is_some() {
         return Firmware::read(&built);
@@ -61,6 +64,18 @@ pub(crate) fn build_with_key(board: &Board, program: &str, key: Option<&PublicKe
     let own = target_dir(board).join(format!("{}-{program}", board.name));
     fs::copy(&built, &own).with_context(|| format!("cannot copy {}", built.display()))?;
     Firmware::read(&own)
+}
+
+/// Builds one program as [`build`] does, with clippy as the compiler of our own packages: it compiles as rustc does, looks at more,
+/// and its warnings are errors. What others wrote is compiled once for both. Without clippy, nothing is looked at.
+pub(crate) fn build_with_clippy(board: &Board, program: &str) -> Result<Firmware> {
+    let mut cargo = cargo_build(board, Profile::of(board, program))?;
+    if find(board.target).is_some_and(|toolchain| toolchain.has_clippy()) {
+        cargo.env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver").env("CLIPPY_ARGS", "-Dwarnings__CLIPPY_HACKERY__");
+    } else {
+        println!("clippy is not installed for {}", board.target);
+    }
+    finish(board, program, &mut cargo)
 }
 
 /// The names of the programs of a board's package.
@@ -95,6 +110,13 @@ fn prove_panic_free_in(board: &Board, profile: Profile) -> Result<()> {
     }
 }
 
+/// Denies what clippy and rustdoc warn of in the packages that are built for an emulated board.
+pub(crate) fn look_at(board: &Board) -> Result<()> {
+    let packages = ["-p", "qemu-m4", "-p", "library-use", "-p", "panic-free"];
+    run(cargo(board, "clippy")?.args(packages).args(["--", "-Dwarnings"]))?;
+    run(cargo(board, "doc")?.args(packages).arg("--no-deps").env("RUSTDOCFLAGS", "-Dwarnings"))
+}
+
 /// Each emulated board has its own folder: two that share a target do not share its compiler flags. The real ones have one:
 /// what their many dependencies run while compiling is built once.
 pub(crate) fn target_dir(board: &Board) -> PathBuf {
@@ -102,10 +124,17 @@ pub(crate) fn target_dir(board: &Board) -> PathBuf {
 }
 
 fn cargo_build(board: &Board, profile: Profile) -> Result<Command> {
+    let mut cargo = cargo(board, "build")?;
+    cargo.args(["--profile", profile.name()]);
+    Ok(cargo)
+}
+
+/// One of cargo's verbs for a board's package.
+fn cargo(board: &Board, verb: &str) -> Result<Command> {
     let mut cargo = embedded_cargo(board.target)?;
     // There cargo finds the workspace: the firmware's or the package's own.
     cargo.current_dir(root().join("firmware").join(board.package));
-    cargo.args(["build", "--quiet", "--profile", profile.name(), "--locked", "--target", board.target, "--target-dir"]);
+    cargo.args([verb, "--quiet", "--locked", "--target", board.target, "--target-dir"]);
     cargo.arg(target_dir(board));
     if let Some(cpu) = board.cpu {
         cargo.env("RUSTFLAGS", format!("-Ctarget-cpu={cpu}"));

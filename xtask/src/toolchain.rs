@@ -48,6 +48,11 @@ impl Toolchain {
         }
     }
 
+    /// Whether it has clippy.
+    pub(crate) fn has_clippy(&self) -> bool {
+        capture(self.cargo().args(["clippy", "--version"])).is_ok()
+    }
+
     fn sysroot(&self) -> Result<PathBuf> {
         let mut command = Command::new("rustc");
         self.select(&mut command);

@@ -165,7 +165,7 @@ mod uart {
 #[cfg(target_arch = "arm")]
 pub use uart::interrupted;
 
-/// Switches the port on. On Arm, a program's interrupts are the port's: they call [`interrupted`].
+/// Switches the port on. On Arm, a program's interrupts are the port's: they call `interrupted`.
 pub fn start() -> (Receiver, Sender) {
     uart::start();
     (Receiver(()), Sender(()))

@@ -102,6 +102,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         tally.check(&format!("slots on {}", board.name), || update(board));
     }
     tally.check(&format!("commands on {}", QEMU_M4.name), || commands(&QEMU_M4));
+    for board in [&EMULATED[0], &EMULATED[4], &EMULATED[5]] {
+        tally.check(&format!("clippy and doc for {}", board.name), || look_at_firmware(board));
+    }
     for board in &HARDWARE {
         tally.check(&format!("boards: {}", board.name), || build_real_board(board));
     }
@@ -214,6 +217,14 @@ fn build_firmware(board: &Board) -> Result<Verdict> {
     let firmware = firmware::build(board, "generate")?;
     println!("flash {} bytes, RAM {} bytes", firmware.flash, firmware.ram);
     Ok(Verdict::Passed)
+}
+
+/// Clippy and rustdoc have nothing to say of the emulated boards' packages. Those of the real boards are built with clippy.
+fn look_at_firmware(board: &Board) -> Result<Verdict> {
+    if !find(board.target).is_some_and(|toolchain| toolchain.has_clippy()) {
+        return Ok(Verdict::Skipped(format!("clippy is not installed for {}", board.target)));
+    }
+    firmware::look_at(board).map(|()| Verdict::Passed)
 }
 
 /// The chip draws the host's bytes: some seeds, all classes.
@@ -338,10 +349,10 @@ fn compare_sizes(table: &str, name: &str, board: &Board, measured: &[u64]) -> Re
 fn build_real_board(board: &Board) -> Result<Verdict> {
     for program in firmware::programs(board)? {
         if program != SERVER {
-            firmware::build(board, &program)?;
+            firmware::build_with_clippy(board, &program)?;
         }
     }
-    let server = firmware::build(board, SERVER)?;
+    let server = firmware::build_with_clippy(board, SERVER)?;
     let model = model_file::read(&root().join(RELEASED_MODEL))?;
     let (flash, ram) = (server.flash, server.ram - server.arena_capacity()?);
     let with_model = [flash + model.bytes().len() as u64, ram + model.arena_len() as u64];

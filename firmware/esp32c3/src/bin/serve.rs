@@ -38,7 +38,7 @@ impl Board for Desk {
 fn main() -> ! {
     let Parts { receive, send, models, chip } = Chip::start();
     // SAFETY: `main` runs once and nothing else names them.
-    let (arena, input) = unsafe { (&mut *(&raw mut MOTE_ARENA), &mut *(&raw mut INPUT)) };
+    let (arena, input) = unsafe { ((&raw mut MOTE_ARENA).as_mut_unchecked(), (&raw mut INPUT).as_mut_unchecked()) };
     let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
     block_on(mote_device::serve(Desk(chip), models, memory, receive, send));
     panic!("the USB port cannot fail")

@@ -12,7 +12,7 @@ static mut MEMORY: Memory = Memory::new();
 #[qemu_m4::entry]
 fn main() -> ! {
     // SAFETY: `main` runs once and nothing else names the memory.
-    let memory = unsafe { &mut *(&raw mut MEMORY) };
+    let memory = unsafe { (&raw mut MEMORY).as_mut_unchecked() };
     kernel_cases::run(memory, &mut Markers);
     qemu_m4::succeed()
 }

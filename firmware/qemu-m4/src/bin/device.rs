@@ -25,7 +25,7 @@ static mut INPUT: Arena<INPUT_LEN> = Arena::new();
 #[qemu_m4::entry]
 fn main() -> ! {
     // SAFETY: `main` runs once and nothing else names these.
-    let (arena, input) = unsafe { (&mut *(&raw mut MOTE_ARENA), &mut *(&raw mut INPUT)) };
+    let (arena, input) = unsafe { ((&raw mut MOTE_ARENA).as_mut_unchecked(), (&raw mut INPUT).as_mut_unchecked()) };
     let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
     let (receiver, sender) = serial::start();
     let mut line = [0; COMMAND_LINE];

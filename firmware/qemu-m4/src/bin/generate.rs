@@ -39,7 +39,7 @@ fn main() -> ! {
     let job = read_job(&mut line);
     let model = read_model();
     // SAFETY: `main` runs once and nothing else names the arena.
-    let arena = unsafe { &mut *(&raw mut MOTE_ARENA) };
+    let arena = unsafe { (&raw mut MOTE_ARENA).as_mut_unchecked() };
     let mut generator = Generator::new(&model, &mut arena.0).unwrap_or_else(|error| fail("arena", error));
     let Some(file) = File::create(job.out) else { fail("output file", "the host cannot create it") };
     for sample in job.first..job.first.saturating_add(job.count) {

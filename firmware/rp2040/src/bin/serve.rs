@@ -36,7 +36,7 @@ impl Board for Desk {
 async fn main(_spawner: Spawner) -> ! {
     let Parts { usb, models, pico } = Pico::start();
     // SAFETY: `main` runs once and nothing else names them.
-    let (arena, input) = unsafe { (&mut *(&raw mut MOTE_ARENA), &mut *(&raw mut INPUT)) };
+    let (arena, input) = unsafe { ((&raw mut MOTE_ARENA).as_mut_unchecked(), (&raw mut INPUT).as_mut_unchecked()) };
     let memory = Memory { arena: &mut arena.0, input: &mut input.0 };
     mote_embassy::serve_usb(usb, Desk(pico), models, memory).await
 }

@@ -45,7 +45,7 @@ async fn main(_spawner: Spawner) -> ! {
     let stored = models.newest().expect("no model in flash: flash one");
     let model = Model::parse(stored.file).expect("the model in flash is damaged: flash it again");
     // SAFETY: `main` runs once and nothing else names it.
-    let arena = unsafe { &mut *(&raw mut ARENA) };
+    let arena = unsafe { (&raw mut ARENA).as_mut_unchecked() };
     let mut generator = Generator::new(&model, &mut arena.0).expect("the model needs more memory: use a smaller one");
     let screen = Screen::new(&model);
     let _ = screen.clear(&mut display);
