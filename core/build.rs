@@ -1,5 +1,5 @@
 //! Chooses the kernels: `mote_dsp` for processors with the Armv7E-M DSP instructions, `mote_mve` for those with Armv8.1-M's
-//! vector extension, `mote_packed` for Armv6-M and RV32IM, `mote_neon`, `mote_simd128` and `mote_x86` for AArch64,
+//! vector extension, `mote_packed` for Armv6-M, Armv7-M and RV32IM, `mote_neon`, `mote_simd128` and `mote_x86` for AArch64,
 //! WebAssembly and x86-64 with vector registers. Kernels never change a number.
 
 fn main() {
@@ -20,7 +20,7 @@ fn main() {
     if extension || target.starts_with("thumbv7em") {
         println!("cargo:rustc-cfg=mote_dsp");
     }
-    if target.starts_with("thumbv6m") || target.starts_with("riscv32im") {
+    if ["thumbv6m", "thumbv7m-", "riscv32im"].iter().any(|family| target.starts_with(family)) {
         println!("cargo:rustc-cfg=mote_packed");
     }
     let cfg = |name: &str| std::env::var(format!("CARGO_CFG_TARGET_{name}")).unwrap_or_default();

@@ -13,6 +13,7 @@ fn main() {
     // The name on xtask's command line, the memory layout, and the MHz of the clock that the emulator gives the board.
     let (board, layout, clock) = match target.split('-').next().unwrap_or_default() {
         "thumbv6m" => ("qemu-m0", "mps2-an386.x", 25),
+        "thumbv7m" => ("qemu-m3", "mps2-an386.x", 25),
         "thumbv7em" if has("cortex-m7") => ("qemu-m7", "mps2-an386.x", 25),
         "thumbv7em" => ("qemu-m4", "mps2-an386.x", 25),
         "thumbv8m.main" if has("cortex-m55") => ("qemu-m55", "mps3-an547.x", 32),

@@ -151,7 +151,7 @@ pub(crate) const QEMU_M4: Board = Board {
 };
 
 /// The emulated boards: one for each kind of processor the firmware builds for.
-pub(crate) const EMULATED: [Board; 6] = [
+pub(crate) const EMULATED: [Board; 7] = [
     QEMU_M4,
     Board {
         name: "qemu-m0",
@@ -195,6 +195,13 @@ pub(crate) const EMULATED: [Board; 6] = [
             name: "virt",
             options: &["-bios", "none"],
         }),
+        ..QEMU_M4
+    },
+    Board {
+        name: "qemu-m3",
+        target: "thumbv7m-none-eabi",
+        processor: "Cortex-M3",
+        programmer: arm_machine("mps2-an385"),
         ..QEMU_M4
     },
 ];
@@ -342,9 +349,10 @@ pub(crate) const AARCH64: &str = "aarch64-unknown-linux-musl";
 pub(crate) const USER_EMULATOR: &str = "qemu-aarch64";
 
 /// The targets that mote-core must build for: the boards' and the browser's.
-pub(crate) const CORE_TARGETS: [&str; 7] = [
+pub(crate) const CORE_TARGETS: [&str; 8] = [
     "thumbv7em-none-eabi",
     "thumbv6m-none-eabi",
+    "thumbv7m-none-eabi",
     "thumbv8m.main-none-eabi",
     "thumbv8m.main-none-eabihf",
     "riscv32imac-unknown-none-elf",
