@@ -238,7 +238,7 @@ pub(crate) const HARDWARE: [Board; 6] = [
         package: "rp2040",
         target: "thumbv6m-none-eabi",
         cpu: None,
-        processor: "Raspberry Pi Pico (RP2040, 2 x Cortex-M0+, 133 MHz)",
+        processor: "Raspberry Pi Pico (RP2040, 2 x Cortex-M0+, 125 MHz)",
         // QSPI flash of 2 MiB, sectors of 4 KiB, pages of 256 bytes (RP2040 datasheet, 2.6.3).
         memory: Memory {
             bootloader: Some(Region::new(0x1000_0000, 256)),
