@@ -84,7 +84,7 @@ struct TrainingArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     train_steps: u64,
     /// Its greatest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
+    #[arg(long, value_name = "RATE", default_value_t = 1e-4)]
     learning_rate: f64,
     /// States a step
     #[arg(long, value_name = "N", default_value_t = 32)]

@@ -6,7 +6,7 @@ mod slots;
 use super::{new_firmware, setup};
 use crate::board::{AARCH64, Board, CORE_TARGETS, EMULATED, HARDWARE, QEMU_M4, USER_EMULATOR};
 use crate::cycles::Model;
-use crate::drawing::{self, Wanted};
+use crate::drawing::{self, FromChip, Wanted};
 use crate::emulator::{self, Emulator};
 use crate::images::write_whole;
 use crate::places::{firmware_target_dir, root};
@@ -38,6 +38,10 @@ const M4_CYCLES_A_TURN: u64 = 4;
 /// The model whose pictures are compared, once there is one, and with how many seeds.
 const RELEASED_MODEL: &str = "firmware/models/demo.mote";
 const SEEDS: u64 = 20;
+/// The model for the smallest chips, and the bytes of flash and of RAM that it may take with all of its firmware.
+const TINY_MODEL: &str = "firmware/models/tiny.mote";
+const TINY_FLASH: u64 = 128_000;
+const TINY_RAM: u64 = 20_000;
 /// Seeds for the self-test's model.
 const SEEDS_OF_SMALL_MODEL: u64 = 3;
 
@@ -105,6 +109,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for board in [&EMULATED[0], &EMULATED[4], &EMULATED[5]] {
         tally.check(&format!("clippy and doc for {}", board.name), || look_at_firmware(board));
     }
+    let smallest = &EMULATED[1];
+    tally.check(&format!("tiny on {}", smallest.name), || tiny(smallest));
     for board in &HARDWARE {
         tally.check(&format!("boards: {}", board.name), || build_real_board(board));
     }
@@ -322,11 +328,35 @@ fn size(board: &'static Board) -> Result<Verdict> {
     let folder = tempfile::tempdir()?;
     let path = small_model(folder.path())?;
     let drawn = drawing::on_chip(board, &path, &Wanted { seed: 1, samples: 0..1, ..Wanted::default() })?;
+    compare_sizes(SIZES, "core/docs/size.md", board, &taken(&drawn)?)?;
+    Ok(Verdict::Passed)
+}
+
+/// Flash, RAM without the arena and stack of firmware that drew.
+fn taken(drawn: &FromChip) -> Result<[u64; 3]> {
     let stack = drawn.log.iter().find_map(|line| line.strip_prefix("info: stack "));
     let stack: u64 = stack.context("the chip did not log its stack")?.parse()?;
-    let (flash, ram) = (drawn.firmware.flash, drawn.firmware.ram - drawn.firmware.arena_capacity()?);
-    let measured = [flash, ram, stack];
-    compare_sizes(SIZES, "core/docs/size.md", board, &measured)?;
+    Ok([drawn.firmware.flash, drawn.firmware.ram - drawn.firmware.arena_capacity()?, stack])
+}
+
+/// The smallest released model draws the host's pictures, and fits a chip of the smallest kind with its firmware.
+fn tiny(board: &'static Board) -> Result<Verdict> {
+    if !is_here(board) {
+        return Ok(not_installed(board));
+    }
+    let path = root().join(TINY_MODEL);
+    let model = model_file::read(&path)?;
+    let wanted = Wanted { seed: 1, samples: 0..1, ..Wanted::default() };
+    let (chip, host) = (drawing::on_chip(board, &path, &wanted)?, drawing::on_host(&model, &wanted)?);
+    if chip.samples.pixels != host.pixels {
+        bail!("{TINY_MODEL}: the chip's picture differs from the host's");
+    }
+    let [firmware, statics, stack] = taken(&chip)?;
+    let (flash, ram) = (firmware + model.bytes().len() as u64, statics + stack + model.arena_len() as u64);
+    println!("{flash} bytes of flash, {ram} of RAM, everything counted");
+    if flash > TINY_FLASH || ram > TINY_RAM {
+        bail!("{TINY_MODEL} and its firmware may take {TINY_FLASH} bytes of flash and {TINY_RAM} of RAM");
+    }
     Ok(Verdict::Passed)
 }
 
