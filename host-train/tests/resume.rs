@@ -85,3 +85,26 @@ fn wrong_settings_are_one_clear_line_and_leave_nothing() {
         assert!(!run.exists(), "{args:?} left a run folder");
     }
 }
+
+#[test]
+fn a_teacher_from_elsewhere_is_distilled_and_another_network_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let [here, there, other] = ["here", "there", "other"].map(|name| folder.path().join(name));
+    succeed(&["train", "--preset", "toy", "--steps", "20"], &here);
+    for run in [&there, &other] {
+        std::fs::create_dir(run).unwrap();
+        std::fs::copy(here.join("teacher.safetensors"), run.join("teacher.safetensors")).unwrap();
+    }
+    for _ in 0..2 {
+        succeed(&["train", "--preset", "toy"], &there);
+    }
+    assert!(!there.join("checkpoints").exists(), "nothing was trained");
+    for run in [&here, &there] {
+        succeed(&["distill"], run);
+    }
+    let student = |run: &Path| std::fs::read(run.join("student.npy")).unwrap();
+    assert!(student(&here) == student(&there));
+    let Output { status, stderr, .. } = mote_train(&["train", "--preset", "toy-signal"], &other).output().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(!status.success() && stderr.contains("another network than the recipe's"), "{stderr}");
+}

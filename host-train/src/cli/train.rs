@@ -1,6 +1,6 @@
 //! `mote-train train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use mote_nvidia::Machine;
@@ -11,7 +11,7 @@ use super::devices::Devices;
 use super::settings::{BackendName, OnBackend, Precision, Run, Settings, WantedBackend, ahead};
 use crate::dashboard::Dashboard;
 use crate::dataset::{DataOptions, Provenance};
-use crate::denoiser::{DenoiserFile, parameters};
+use crate::denoiser::{DenoiserConfig, DenoiserFile, parameters};
 use crate::diffusion::Diffusion;
 use crate::evaluate::judge::Judge;
 use crate::evaluate::score::Scorer;
@@ -129,6 +129,9 @@ impl OnBackend for Train {
         let path = run.dir.file("teacher.safetensors");
         let checkpoints = Checkpoints::new(run.dir.file("checkpoints"), preset.watch.checkpoints);
         if path.exists() {
+            if run.dir.recorded("teacher")?.is_none() && !checkpoints.latest().exists() {
+                return adopt(&path, &run.settings.preset.network(&run.data));
+            }
             if run.trained_steps("teacher")? >= preset.train.steps {
                 eprintln!("{} is there already; give more --steps to go on, or another --run", path.display());
                 return Ok(());
@@ -201,6 +204,19 @@ impl OnBackend for Train {
         }
         Ok(())
     }
+}
+
+/// Says whether the weights that were brought to a run, not trained in it, are what its recipe makes; the run's settings, which
+/// distillation needs, are recorded by now.
+fn adopt(path: &Path, network: &DenoiserConfig) -> anyhow::Result<()> {
+    let file = DenoiserFile::from_bytes(&crate::files::read(path)?).with_context(|| path.display().to_string())?;
+    anyhow::ensure!(
+        file.network == *network,
+        "{} is another network than the recipe's: give the --preset or --set that it was trained with, with another --run",
+        path.display()
+    );
+    println!("{} was trained elsewhere: the recipe is recorded, `distill` comes next", path.display());
+    Ok(())
 }
 
 impl Train {

@@ -24,7 +24,9 @@ use crate::quantize::{Calibration, Graph, GraphOp, Role, export};
 /// Levels of a U-Net that are tried.
 const LEVELS: std::ops::RangeInclusive<usize> = 1..=4;
 /// Widths of a level over those of the level above, in halves.
-const GROWTHS: [usize; 3] = [2, 3, 4];
+const GROWTHS: [usize; 4] = [2, 3, 4, 6];
+/// Most groups of a normalization: a width is so many equal parts, and narrow students differ by little.
+const MOST_GROUPS: usize = 4;
 /// Residual blocks of a level, and of the last.
 const BLOCKS: [usize; 2] = [1, 2];
 const MIDDLES: [usize; 3] = [1, 2, 3];
@@ -273,7 +275,8 @@ impl Shape {
                 Architecture::Mlp(MlpConfig { width: steps * 4 * mlp.groups, blocks: self.blocks, ..mlp.clone() })
             }
             Architecture::UNet(unet) => {
-                let unit = least_common_multiple(unet.groups, if self.attention { unet.heads } else { 1 });
+                let groups = if unet.groups.is_multiple_of(MOST_GROUPS) { MOST_GROUPS } else { unet.groups };
+                let unit = least_common_multiple(groups, if self.attention { unet.heads } else { 1 });
                 let width = |level: u32| {
                     let width = steps * self.growth.pow(level);
                     unit * width.div_ceil(1 << level)
@@ -283,6 +286,7 @@ impl Shape {
                     blocks: self.blocks,
                     middle: self.middle,
                     attention: if self.attention { vec![self.levels - 1] } else { Vec::new() },
+                    groups,
                     dropout: 0.0,
                     ..unet.clone()
                 })
