@@ -96,3 +96,16 @@ impl Cli {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+/// A number; `k` is 1024, `M` a million.
+fn amount(text: &str) -> Result<usize, String> {
+    let (digits, factor) = match text.char_indices().last() {
+        Some((end, 'k' | 'K')) => (&text[..end], 1024.0),
+        Some((end, 'm' | 'M')) => (&text[..end], 1e6),
+        _ => (text, 1.0),
+    };
+    let number = digits.parse::<f64>().ok().filter(|number| *number > 0.0 && *number < 1e12);
+    number
+        .map(|number| (number * factor) as usize)
+        .ok_or_else(|| "give a number, as 64k (of 1024) or 20M (a million)".to_owned())
+}

@@ -36,13 +36,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Bytes of arena that the chip has room for: more than the least make drawing faster [default: as a chip with 64 KiB of RAM]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = super::amount)]
     arena: Option<usize>,
     /// Bits of weights and of activations
     #[arg(long, value_enum, default_value_t, conflicts_with = "budget")]
     bits: Bits,
     /// Weights of 4 bits in as many layers as the file needs to have at most so many bytes: those where they do least damage
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = super::amount)]
     budget: Option<usize>,
     /// How weights of 4 bits are rounded
     #[arg(long, value_enum, default_value_t)]

@@ -6,6 +6,7 @@ use clap::ArgGroup;
 use serde::{Deserialize, Serialize};
 
 use super::{Stages, Teaching, draw};
+use crate::cli::amount;
 use crate::cli::settings::ahead;
 use crate::denoiser::{Architecture, DenoiserConfig, DenoiserFile};
 use crate::distill::{
@@ -42,19 +43,6 @@ pub(super) struct SearchArgs {
     /// Print the students that fit and what they take, and train none
     #[arg(long, requires = "limit")]
     propose: bool,
-}
-
-/// A number; `k` is 1024, `M` a million.
-fn amount(text: &str) -> Result<usize, String> {
-    let (digits, factor) = match text.char_indices().last() {
-        Some((end, 'k' | 'K')) => (&text[..end], 1024.0),
-        Some((end, 'm' | 'M')) => (&text[..end], 1e6),
-        _ => (text, 1.0),
-    };
-    let number = digits.parse::<f64>().ok().filter(|number| *number > 0.0 && *number < 1e12);
-    number
-        .map(|number| (number * factor) as usize)
-        .ok_or_else(|| "give a number, as 64k (of 1024) or 20M (a million)".to_owned())
 }
 
 /// A student that was tried. The fields' names are those of the file.
