@@ -2,7 +2,7 @@
 //! states of the float network's own trajectories.
 //!
 //! What is trained is the lowered [`Graph`]: weights, biases, and the gains and biases that conditioning was folded to. Scales
-//! are frozen at what calibration chose. Every rounding is that of [`FakeQuant`](crate::quantize::FakeQuant); its gradient is
+//! are frozen at what calibration chose. Every rounding is that of [`FakeQuant`]; its gradient is
 //! that of no rounding, and zero where a value is cut off (Jacob et al., *Quantization and Training of Neural Networks for
 //! Efficient Integer-Arithmetic-Only Inference*, 2018, section 3; Bengio, Léonard, Courville 2013 for the gradient). Targets
 //! are the float network's, not data: at this stage data makes a few-step student worse.

@@ -66,7 +66,16 @@ fn fetch(place: &Path, packages: &[&str], join: fn(&Path) -> Result<()>) -> Resu
         fs::remove_dir_all(place).with_context(|| format!("cannot empty {}", place.display()))?;
     }
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--root-user-action=ignore",
+        "--no-deps",
+        "--target",
+    ]);
     run_program(pip.arg(place).args(packages)).with_context(|| {
         format!(
             "cannot fetch {names}: install CUDA's toolkit and set CUDA_PATH to its folder, or `--backend cpu` computes on \
