@@ -7,7 +7,8 @@ pub mod report;
 pub mod score;
 
 pub use mote_measure::{
-    canvas, confusion, features, frechet, histograms, kernel, manifold, neighbours, noise_levels, npy, plot, sheet,
+    canvas, confusion, features, frechet, histograms, kernel, loss_by_noise, manifold, neighbours, noise_levels, npy,
+    plot, sheet,
 };
 
 /// Seed of every sample set that is measured: sample i of a set is `(SAMPLING_SEED, i)` with class `i % classes`.

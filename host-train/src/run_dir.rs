@@ -8,6 +8,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::files;
+use crate::trainer::LossByNoise;
+
+/// The key of the loss by noise level in a manifest.
+pub const LOSS_BY_NOISE: &str = "loss_by_noise";
 
 /// A run's folder.
 #[derive(Debug, Clone)]
@@ -70,5 +74,14 @@ impl RunDir {
         let csv = self.file(&format!("{stem}.csv"));
         files::write_atomically(&csv, text.as_bytes())?;
         crate::evaluate::plot::loss_curve(&csv, &self.file(&format!("{stem}.png")), title)
+    }
+
+    /// Keeps the loss by noise level of a network: `loss_by_noise` in the manifest, `loss-by-noise.csv` and `.png`.
+    pub fn write_loss_by_noise(&self, network: &str, loss: &LossByNoise) -> anyhow::Result<()> {
+        self.record(LOSS_BY_NOISE, loss)?;
+        let csv = self.file("loss-by-noise.csv");
+        files::write_atomically(&csv, loss.to_csv().as_bytes())?;
+        let title = format!("Held-out loss by noise level, {network}");
+        crate::evaluate::loss_by_noise::loss_by_noise(&csv, &self.file("loss-by-noise.png"), &title)
     }
 }

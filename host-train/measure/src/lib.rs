@@ -7,6 +7,7 @@ pub mod features;
 pub mod frechet;
 pub mod histograms;
 pub mod kernel;
+pub mod loss_by_noise;
 pub mod manifold;
 pub mod neighbours;
 pub mod noise_levels;

@@ -30,6 +30,11 @@ pub(super) struct Loaded {
 }
 
 impl DataArgs {
+    /// What names the data.
+    pub(super) fn options(&self) -> &DataOptions {
+        &self.data
+    }
+
     /// The data and the judge.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! `mote-train eval`.
 
+mod by_noise;
 mod nll;
 mod subject;
 mod table;
@@ -37,6 +38,8 @@ pub(super) struct Args {
     #[command(flatten)]
     nll: nll::NllArgs,
     #[command(flatten)]
+    noise: by_noise::NoiseArgs,
+    #[command(flatten)]
     data: DataArgs,
     // The last, for it ends with a heading of its own.
     #[command(flatten)]
@@ -66,6 +69,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     }
     if args.nll.nll {
         return nll::run(&args.nll, &args.subject, args.json);
+    }
+    if args.noise.loss_by_noise {
+        return by_noise::run(&args.subject, args.data.options(), args.sheet.as_deref(), args.json);
     }
     let run = args.subject.open_run()?;
     let loaded = args.data.load(run.as_ref())?;

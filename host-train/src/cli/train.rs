@@ -18,7 +18,9 @@ use crate::evaluate::score::Scorer;
 use crate::evaluate::sheet::Legend;
 use crate::ops::DenoiserBackend;
 use crate::preset::Preset;
-use crate::trainer::{Checkpoints, Fit, Placement, RunLog, TeacherTask, Validation, Watch, interrupt_flag};
+use crate::trainer::{
+    Checkpoints, Fit, LossByNoise, Placement, RunLog, TeacherTask, Validation, Watch, interrupt_flag,
+};
 
 /// Trains a teacher; goes on where a stopped run of the same folder left off.
 #[derive(Debug, clap::Args)]
@@ -194,6 +196,12 @@ impl OnBackend for Train {
         watch.log.finish();
         run.dir.write_losses("loss", &saved.losses, &validations, "Teacher")?;
         let file = DenoiserFile { parameters: saved.ema().to_vec(), ..start };
+        if !run.data.held_out().is_empty() {
+            let (net, samples) = (file.net::<B::InnerBackend>(&devices[0])?, preset.watch.validation_samples);
+            let held_out = run.data.held_out();
+            let loss = LossByNoise::measure(&net, &network, &diffusion, &held_out, samples, |_, _| ());
+            run.dir.write_loss_by_noise("teacher", &loss)?;
+        }
         run.draw::<B::InnerBackend>(&file, "drawing teacher samples", "teacher.npy")?;
         run.record_stage("teacher", &file, saved.losses.len() as u64, saved.final_loss(), begun.elapsed())?;
         crate::files::write_atomically(&path, &file.to_bytes())?;

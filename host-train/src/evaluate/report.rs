@@ -16,6 +16,7 @@ use super::score::{Floor, Metric, Score, Scorer};
 use super::sheet::{Legend, Section, rows_of_classes, sheet};
 use crate::dataset::Dataset;
 use crate::files;
+use crate::trainer::LossByNoise;
 
 /// Rows of each section of the contact sheet.
 const SHEET_ROWS: usize = 3;
@@ -107,6 +108,8 @@ pub struct Report {
     pub columns: Vec<Column>,
     /// The emulated machine or board, and the samples whose bytes were compared with the host's and found equal.
     pub chip_equals_host: Option<(String, usize)>,
+    /// Of the network that was asked last, the teacher where nobody asked.
+    pub loss_by_noise: Option<LossByNoise>,
 }
 
 /// Draws, measures and compares; writes `report.json` and `sheet.png` into the run's folder. `progress` hears how many
@@ -185,6 +188,7 @@ pub fn report(
         held_out: scorer.real().wanted.len(),
         columns: entries.into_iter().map(|(column, _)| column).collect(),
         chip_equals_host,
+        loss_by_noise: manifest.loss_by_noise,
     };
     files::write_atomically(&inputs.run.join("report.json"), &serde_json::to_vec_pretty(&report)?)?;
     Ok(report)
@@ -230,6 +234,8 @@ struct Manifest {
     teacher: Stage,
     #[serde(default)]
     student: Stage,
+    #[serde(default)]
+    loss_by_noise: Option<LossByNoise>,
 }
 
 /// A float model.

@@ -14,18 +14,23 @@ const BATCH: usize = 100;
 const SEED: u64 = 0x7661_6c69_6461_7465;
 
 /// Held-out samples and their noise.
-pub struct Validation<'a> {
+pub(super) struct HeldOut<'a> {
     network: &'a DenoiserConfig,
     diffusion: &'a Diffusion,
-    /// The middle timestep of each of equal parts.
-    timesteps: Vec<usize>,
-    /// Of the levels, mean 1, as training weights them.
-    weights: Vec<f32>,
     labels: Vec<usize>,
     /// `[samples, height, width, channels]`.
     values: Vec<f32>,
     /// Standard normal, as many.
     noise: Vec<f32>,
+}
+
+/// Held-out samples at fixed noise levels.
+pub struct Validation<'a> {
+    held_out: HeldOut<'a>,
+    /// The middle timestep of each of equal parts.
+    timesteps: Vec<usize>,
+    /// Of the levels, mean 1, as training weights them.
+    weights: Vec<f32>,
 }
 
 /// What a validation found.
@@ -50,20 +55,13 @@ impl<'a> Validation<'a> {
         samples: usize,
         levels: usize,
     ) -> Self {
-        assert!(!held_out.is_empty() && samples > 0 && levels > 0, "nothing to validate on");
-        let samples = samples.min(held_out.len());
-        let chosen: Vec<usize> = (0..samples).map(|number| number * held_out.len() / samples).collect();
+        assert!(levels > 0, "nothing to validate on");
         let timesteps: Vec<usize> =
             (0..levels).map(|level| (2 * level + 1) * diffusion.timesteps() / (2 * levels)).collect();
-        let values: Vec<f32> = chosen.iter().flat_map(|&index| held_out.units(index)).collect();
         Self {
-            network,
-            diffusion,
+            held_out: HeldOut::new(network, diffusion, held_out, samples),
             weights: diffusion.weights(weighting, &timesteps),
             timesteps,
-            labels: chosen.iter().map(|&index| usize::from(held_out.label(index))).collect(),
-            noise: StepRandom::new(SEED, 0).normals(values.len()),
-            values,
         }
     }
 
@@ -80,24 +78,65 @@ impl<'a> Validation<'a> {
     }
 
     fn level<B: DenoiserBackend>(&self, net: &Denoiser<B>, timestep: usize) -> f64 {
+        let errors = self.held_out.errors(net, &vec![timestep as f64; self.held_out.len()]);
+        errors.iter().map(|[output, _]| output).sum::<f64>() / errors.len() as f64
+    }
+}
+
+impl<'a> HeldOut<'a> {
+    /// `samples` of `held_out`, evenly spread over it; all where there are fewer.
+    ///
+    /// # Panics
+    /// If there is no sample.
+    pub(super) fn new(
+        network: &'a DenoiserConfig,
+        diffusion: &'a Diffusion,
+        held_out: &Split<'_>,
+        samples: usize,
+    ) -> Self {
+        assert!(!held_out.is_empty() && samples > 0, "nothing to validate on");
+        let samples = samples.min(held_out.len());
+        let chosen: Vec<usize> = (0..samples).map(|number| number * held_out.len() / samples).collect();
+        let values: Vec<f32> = chosen.iter().flat_map(|&index| held_out.units(index)).collect();
+        Self {
+            network,
+            diffusion,
+            labels: chosen.iter().map(|&index| usize::from(held_out.label(index))).collect(),
+            noise: StepRandom::new(SEED, 0).normals(values.len()),
+            values,
+        }
+    }
+
+    /// The number of samples.
+    pub(super) fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Of each sample, noised to its time: the mean squared errors of the network's output, and of the estimate of the data
+    /// that the output gives.
+    pub(super) fn errors<B: DenoiserBackend>(&self, net: &Denoiser<B>, times: &[f64]) -> Vec<[f64; 2]> {
         let device = net.embedding().class.val().device();
         let each = self.network.shape.len();
-        let mut sum = 0.0;
-        for (begin, labels) in self.labels.chunks(BATCH).enumerate() {
+        let mut errors = Vec::with_capacity(self.len());
+        for (begin, (labels, times)) in self.labels.chunks(BATCH).zip(times.chunks(BATCH)).enumerate() {
             let range = begin * BATCH * each..(begin * BATCH + labels.len()) * each;
             let images = from_pixels::<B>(self.values[range.clone()].to_vec(), self.network.shape, &device);
             let noise = Tensor::from_data(TensorData::new(self.noise[range].to_vec(), images.dims()), &device);
-            let times = vec![timestep as f64; labels.len()];
-            let x = self.diffusion.noised(&images, &noise, &times);
-            let target = self.diffusion.target(&images, &noise, &times);
-            let mut condition = Condition::at(self.network, &times, self.diffusion.timesteps(), labels, &device);
+            let x = self.diffusion.noised(&images, &noise, times);
+            let target = self.diffusion.target(&images, &noise, times);
+            let mut condition = Condition::at(self.network, times, self.diffusion.timesteps(), labels, &device);
             // No estimate of its own; the sample's low resolution where it is trained to enlarge.
-            condition.extra = self.network.extra(&x, None, self.diffusion.low_resolution.map(|low| low.of(images)));
-            let (f, _) = self.network.mean_and_variance(net.forward(x, &condition));
-            let error = f - target;
-            let squares: f32 = (error.clone() * error).mean().into_data().to_vec().expect("f32 backend")[0];
-            sum += f64::from(squares) * labels.len() as f64;
+            let low = self.diffusion.low_resolution.map(|low| low.of(images.clone()));
+            condition.extra = self.network.extra(&x, None, low);
+            let (f, _) = self.network.mean_and_variance(net.forward(x.clone(), &condition));
+            let estimate = self.diffusion.estimate(&x, &f, times);
+            let squares = |error: Tensor<B, 4>| -> Vec<f32> {
+                let error: Tensor<B, 2> = error.flatten(1, 3);
+                (error.clone() * error).mean_dim(1).into_data().to_vec().expect("f32 backend")
+            };
+            let both = squares(f - target).into_iter().zip(squares(estimate - images));
+            errors.extend(both.map(|(output, data)| [output, data].map(f64::from)));
         }
-        sum / self.labels.len() as f64
+        errors
     }
 }

@@ -21,7 +21,7 @@ use crate::trainer::read_denoiser;
 
 /// Which samples.
 #[derive(Debug, clap::Args)]
-#[command(group(ArgGroup::new("samples of").required(true).args(["model", "run", "samples_file", "table"])))]
+#[command(group(ArgGroup::new("samples of").required(true).args(["model", "run", "samples_file", "table", "network"])))]
 pub(super) struct SubjectArgs {
     /// An int8 model; its samples are those of the chip
     #[arg(long, value_name = "FILE")]
@@ -29,6 +29,9 @@ pub(super) struct SubjectArgs {
     /// A run; its float network draws as its preset says, and its data are measured against
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
+    /// With --loss-by-noise and --data: a file of float weights, as a run's teacher.safetensors
+    #[arg(long, value_name = "FILE", requires = "loss_by_noise")]
+    pub(super) network: Option<PathBuf>,
     /// With --run: teacher, student, latest or best (checkpoints of the training that goes on), or a file of weights
     /// [default: teacher]
     #[arg(long, value_name = "WEIGHTS")]

@@ -45,6 +45,9 @@ impl fmt::Display for Report {
             writeln!(f, "Instructions: retired, counted on {machine}; neither cycles nor time.")?;
             writeln!(f, "All {compared} samples of {machine} equal the host's int8 samples byte for byte.")?;
         }
+        if let Some(loss) = &self.loss_by_noise {
+            write!(f, "\nLoss by noise level, loss-by-noise.png:\n{loss}")?;
+        }
         Ok(())
     }
 }
@@ -101,6 +104,7 @@ fn grouped(value: u64) -> String {
 mod tests {
     use super::super::super::score::{Floor, Score};
     use super::*;
+    use crate::trainer::{Bin, LossByNoise};
 
     #[test]
     fn digits_are_grouped_from_the_right() {
@@ -123,11 +127,22 @@ mod tests {
             held_out: 800,
             columns: vec![column, chip],
             chip_equals_host: Some(("mps2-an386".to_owned(), 400)),
+            loss_by_noise: Some(LossByNoise {
+                samples: 100,
+                bins: vec![Bin {
+                    timesteps: [0, 49],
+                    log_snr: Some(7.5),
+                    output: 0.25,
+                    output_error: 0.125,
+                    data: 0.0625,
+                }],
+            }),
         };
         let text = report.to_string();
         let lines: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).collect();
         assert_eq!(lines.len(), 15);
         assert!(lines.iter().all(|line| line.chars().count() == lines[0].chars().count()), "{text}");
+        assert!(text.contains("0-49     7.50  0.25000 +- 0.12500    0.06250"), "{text}");
         assert!(text.contains("123,456,789") && text.contains("81.2 %") && text.contains("All 400 samples"), "{text}");
     }
 }
