@@ -10,6 +10,7 @@
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod flex;
+mod recompute;
 
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
@@ -23,6 +24,7 @@ use rand::Rng;
 use crate::peer::{Left, Peer};
 
 pub use mote_train_kernels::GROUP_NORM_EPSILON;
+pub use recompute::{checkpointing, recomputed};
 
 /// A backend that can run and train the denoiser. The provided operations are burn's.
 pub trait DenoiserBackend: Backend {

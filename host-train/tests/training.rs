@@ -62,6 +62,7 @@ fn what_is_watched_changes_nothing_in_what_is_trained() {
     assert!(text("loss.csv").starts_with("step,loss,val_loss\n"));
     for name in [
         "logs/validation.png",
+        "loss-by-noise.png",
         "samples/step-00000040.png",
         "samples/step-00000060.png",
         "checkpoints/best.safetensors",
@@ -70,6 +71,14 @@ fn what_is_watched_changes_nothing_in_what_is_trained() {
     ] {
         assert!(watched.join(name).exists(), "{name} is missing");
     }
+    // The same samples are asked again; only the last of the two is kept.
+    let by_noise = || std::fs::read_to_string(watched.join("loss-by-noise.csv")).unwrap();
+    let trained = by_noise();
+    let said = succeed(&["eval", "--loss-by-noise", "--samples", "20"], &watched);
+    assert!(said.contains("20 held-out samples") && by_noise() == trained && trained.lines().count() == 21, "{said}");
+    succeed(&["eval", "--loss-by-noise", "--samples", "30", "--json"], &watched);
+    assert!(by_noise() != trained);
+    assert!(fail(&["eval", "--loss-by-noise", "--samples", "999999"], &watched, 2).contains("give 1 to"));
     assert!(!watched.join("checkpoints/step-00000020.safetensors").exists());
     // The validation is of the averaged weights: the last one's file and the best are the same where it was the best.
     let losses: Vec<f64> = text("logs/validation.csv")
@@ -165,4 +174,57 @@ fn several_workers_and_streamed_data_are_the_same_training() {
     assert!(refused("0,1").contains("this backend has 1"));
     assert!(refused("0,0,0").contains("make train.batch a multiple of 3"));
     assert!(refused("gpu").contains("numbers such as 0,1"));
+}
+
+/// Gradient checkpointing changes no bit of what is trained, in any network.
+#[test]
+fn computing_activations_again_changes_no_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let networks: [&[&str]; 4] = [
+        &["--preset", "toy"],
+        &["--preset", "toy", "--set", "network.attention=[1]", "--set", "network.dropout=0.1"],
+        &["--preset", "toy-signal"],
+        &["--preset", "toy-table"],
+    ];
+    for (number, network) in networks.into_iter().enumerate() {
+        let trained = |name: &str, more: &[&str]| {
+            let run = folder.path().join(format!("{name}-{number}"));
+            succeed(&[&["train", "--steps", "10"], network, more].concat(), &run);
+            ["teacher.safetensors", "loss.csv"].map(|file| std::fs::read(run.join(file)).unwrap())
+        };
+        let again = trained("again", &["--set", "train.gradient_checkpointing=true"]);
+        assert!(trained("kept", &[]) == again, "{network:?}");
+    }
+}
+
+/// It needs less memory: of this network's activations, a block's input in place of four tensors of its size.
+#[test]
+fn computing_activations_again_takes_less_memory() {
+    let peak = |checkpointing: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
+        command.args([
+            "bench",
+            "--preset",
+            "toy",
+            "--shape",
+            "32x32x1",
+            "--batch",
+            "32",
+            "--seconds",
+            "0.01",
+            "--json",
+        ]);
+        command.args(["--backend", "cpu", "--set", "network.widths=[32,32]", "--set", "network.blocks=6"]);
+        let output =
+            command.args(["--set", &format!("train.gradient_checkpointing={checkpointing}")]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        found["mote"]["memory_bytes"].as_u64()
+    };
+    let (Some(kept), Some(again)) = (peak(false), peak(true)) else {
+        println!("SKIPPED: this system does not tell how much memory a program took");
+        return;
+    };
+    // A tensor at the first level is 4 MB; its 12 blocks keep about 4 each, or 1.
+    assert!(again + 60_000_000 < kept, "{again} bytes, {kept} without");
 }

@@ -8,7 +8,7 @@ use burn::tensor::backend::Backend;
 use super::condition::Dropout;
 use super::layers::{Conv, Init, Linear, Norm, Start};
 use super::unet::UNetConfig;
-use crate::ops::{DenoiserBackend, fold};
+use crate::ops::{DenoiserBackend, fold, recomputed};
 
 /// A residual block.
 #[derive(Module, Debug)]
@@ -68,8 +68,11 @@ impl<B: DenoiserBackend> Block<B> {
         embedding: Tensor<B, 2>,
         dropout: &mut Dropout,
     ) -> Tensor<B, 4> {
-        let h = self.conv1.forward(self.norm1.silu(x.clone(), skip, None));
-        let h = self.norm2.silu(h, None, Some(self.affine.forward(embedding)));
+        let affine = self.affine.forward(embedding);
+        let h = recomputed(|| {
+            let h = self.conv1.forward(self.norm1.silu(x.clone(), skip, None));
+            self.norm2.silu(h, None, Some(affine))
+        });
         let x = self.conv2.add(dropout.apply(h), x);
         match &self.attention {
             Some(attention) => attention.forward(x),

@@ -6,7 +6,7 @@ use burn::tensor::{Tensor, TensorData};
 use mote_core::noise::Philox;
 use rand::Rng;
 
-use crate::ops::DenoiserBackend;
+use crate::ops::{DenoiserBackend, recomputed};
 
 /// Source of first values.
 pub(super) struct Init<B: Backend> {
@@ -126,7 +126,7 @@ impl<B: DenoiserBackend> Conv<B> {
     /// Of an enlargement, to twice the side where the kernel's side is 3.
     pub(super) fn double(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let [down, _] = self.factors();
-        self.forward(B::upsample(x, down))
+        self.forward(recomputed(|| B::upsample(x, down)))
     }
 }
 

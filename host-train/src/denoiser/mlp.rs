@@ -19,7 +19,7 @@ use super::condition::{Condition, Dropout, Embedding};
 use super::config::{ConfigError, DenoiserConfig, at_least_one, at_most};
 use super::layers::{Init, Linear, Norm, Start};
 use crate::dataset::SampleShape;
-use crate::ops::{DenoiserBackend, fold};
+use crate::ops::{DenoiserBackend, fold, recomputed};
 
 /// Sizes of an [`Mlp`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -95,8 +95,11 @@ impl<B: DenoiserBackend> MlpBlock<B> {
     }
 
     fn forward(&self, x: Tensor<B, 4>, embedding: Tensor<B, 2>, dropout: &mut Dropout) -> Tensor<B, 4> {
-        let h = pixel(&self.linear1, self.norm1.silu(x.clone(), None, None));
-        let h = self.norm2.silu(h, None, Some(self.affine.forward(embedding)));
+        let affine = self.affine.forward(embedding);
+        let h = recomputed(|| {
+            let h = pixel(&self.linear1, self.norm1.silu(x.clone(), None, None));
+            self.norm2.silu(h, None, Some(affine))
+        });
         x + pixel(&self.linear2, dropout.apply(h))
     }
 }

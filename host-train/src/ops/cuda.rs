@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::tensor::{DType, FloatDType, Shape, Tensor, TensorMetadata, TensorPrimitive};
 use burn_cubecl::kernel::{cast, into_contiguous};
 use burn_cubecl::tensor::CubeTensor;
@@ -26,6 +25,7 @@ use mote_train_gpu_kernels::{noise, optimizer, vectors};
 
 pub use mote_train_gpu_kernels::Precision;
 
+use super::recompute::{Keep, Kept, traced};
 use super::{ADAMW_EPSILON, AdamWState, AdamWStep, DenoiserBackend};
 #[cfg(feature = "nccl")]
 use crate::peer::{Left, Peer};
@@ -172,16 +172,14 @@ impl Operands {
 
     fn linear(x: Primitive, weight: Primitive, bias: Primitive) -> Self {
         let [input, output] = dims(&weight);
-        let [batch, inputs] = dims(&x);
+        let [_, inputs] = dims(&x);
         assert!(inputs == input, "weight {:?} for {inputs} inputs", weight.shape());
         let precision = match precision(&x) {
             // What is f32 beside activations of bfloat16 need not be multiplied more finely than they.
             Precision::Single if !SINGLE.load(Ordering::Relaxed) => Precision::Mixed,
             other => other,
         };
-        let mut x = into_contiguous(x);
-        let shape = [batch, input, 1, 1];
-        *x.meta = burn_std::Metadata::new(Shape::new(shape), last_strides(shape));
+        let x = pixels(x);
         let (weight, bias) = (into_contiguous(weight), into_contiguous(bias));
         Self { x, weight, bias, residual: None, shape: ConvShape::linear(input, output), precision }
     }
@@ -201,13 +199,26 @@ impl Operands {
 struct Conv;
 
 /// Input, weight, shape and precision.
-type ConvState = (Primitive, Primitive, ConvShape, Precision);
+type ConvState = (Kept<Primitive>, Kept<Primitive>, ConvShape, Precision);
 
-fn conv_backward<const N: usize>(ops: Ops<ConvState, N>, grads: &mut Gradients, dy: Primitive, linear: bool) {
+/// What is kept of a convolution's or a linear layer's operands.
+fn conv_state(keep: Keep<'_, Cuda>, of: Operands) -> ConvState {
+    (keep(0, of.x), keep(1, of.weight), of.shape, of.precision)
+}
+
+fn conv_backward<const N: usize>(
+    ops: Ops<ConvState, N>,
+    grads: &mut Gradients,
+    checkpointer: &mut Checkpointer,
+    dy: Primitive,
+    linear: bool,
+) {
     let nodes = nodes(&ops);
     let node = |index: usize| nodes.get(index).copied().flatten();
-    let before = reached(&ops, 0, &ops.state.0, grads);
-    let (x, weight, shape, precision) = ops.state;
+    let (x, weight, shape, precision) = ops.state.clone();
+    let (x, weight) = (x.get(checkpointer), into_contiguous(weight.get(checkpointer)));
+    let x = if linear { pixels(x) } else { channels_last(x) };
+    let before = reached(&ops, 0, &x, grads);
     let found = dims::<4>(&x);
     let batch = found[0];
     register(grads, node(3), || dy.clone());
@@ -236,9 +247,9 @@ fn conv_backward<const N: usize>(ops: Ops<ConvState, N>, grads: &mut Gradients, 
 impl<const N: usize> Backward<Cuda, N> for Conv {
     type State = ConvState;
 
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let dy = gradient(&ops, grads, ops.state.3);
-        conv_backward(ops, grads, dy, false);
+        conv_backward(ops, grads, checkpointer, dy, false);
     }
 }
 
@@ -248,10 +259,22 @@ struct Linear;
 impl Backward<Cuda, 3> for Linear {
     type State = ConvState;
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let dy = as_type(grads.consume::<Cuda>(&ops.node), dtype(ops.state.3));
-        conv_backward(ops, grads, into_contiguous(dy), true);
+        conv_backward(ops, grads, checkpointer, into_contiguous(dy), true);
     }
+}
+
+/// `[batch, in]` as `[batch, in, 1, 1]`, if it is not that already.
+fn pixels(tensor: Primitive) -> Primitive {
+    if tensor.rank() == 4 {
+        return tensor;
+    }
+    let mut tensor = into_contiguous(tensor);
+    let [batch, input] = dims(&tensor);
+    let shape = [batch, input, 1, 1];
+    *tensor.meta = burn_std::Metadata::new(Shape::new(shape), last_strides(shape));
+    tensor
 }
 
 /// `[batch, out, 1, 1]` as `[batch, out]`.
@@ -262,7 +285,6 @@ fn flat(mut tensor: Primitive) -> Primitive {
 }
 
 /// What a normalization reads, as its kernels want it.
-#[derive(Debug, Clone)]
 struct Normalization {
     /// One or, for a concatenation, two inputs.
     parts: Vec<Primitive>,
@@ -288,6 +310,15 @@ impl Normalization {
         assert!(channels.is_multiple_of(groups) && groups.is_multiple_of(parts.len()), "{channels} in {groups} groups");
         let affine = affine.map(|affine| into_contiguous(as_type(affine, DType::F32)));
         Self { parts, gain: into_contiguous(gain), offset: into_contiguous(offset), affine, groups, silu }
+    }
+
+    /// Of the inputs in their order, the first `parts` of them to be normalized.
+    fn of(inputs: Vec<Primitive>, parts: usize, groups: usize, silu: bool) -> Self {
+        let mut inputs = inputs.into_iter();
+        let parts = inputs.by_ref().take(parts).collect();
+        let mut next = || inputs.next().expect("gain and offset come behind the parts");
+        let parameters = [next(), next()];
+        Self::new(parts, parameters, inputs.next(), groups, silu)
     }
 
     fn channels(&self) -> usize {
@@ -338,16 +369,28 @@ impl Normalization {
 #[derive(Debug)]
 struct Norm;
 
-impl<const N: usize> Backward<Cuda, N> for Norm {
-    type State = (Normalization, Vec<Handle>);
+#[derive(Debug, Clone)]
+struct NormState {
+    inputs: Vec<Kept<Primitive>>,
+    /// Each part's.
+    moments: Vec<Handle>,
+    parts: usize,
+    groups: usize,
+    silu: bool,
+}
 
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+impl<const N: usize> Backward<Cuda, N> for Norm {
+    type State = NormState;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let nodes = nodes(&ops);
-        let precision = precision(&ops.state.0.parts[0]);
+        let NormState { inputs, moments, parts, groups, silu } = ops.state.clone();
+        let inputs = inputs.into_iter().map(|kept| kept.get(checkpointer)).collect();
+        let of = Normalization::of(inputs, parts, groups, silu);
+        let precision = precision(&of.parts[0]);
         let dy = gradient(&ops, grads, precision);
-        let parts = ops.state.0.parts.iter().enumerate();
+        let parts = of.parts.iter().enumerate();
         let before: Vec<_> = parts.map(|(index, part)| reached(&ops, index, part, grads)).collect();
-        let (of, moments) = ops.state;
         let (client, channels) = (&dy.client, of.channels());
         let batch = dims::<4>(&dy)[0];
         let sums = [(); 2].map(|()| client.empty(batch * channels * size_of::<f32>()));
@@ -531,37 +574,32 @@ fn normalized<const N: usize>(
     groups: usize,
     silu: bool,
 ) -> Tensor<Differentiable, 4> {
-    let parts: Vec<_> = [Some(x), skip].into_iter().flatten().map(|part| part.into_primitive().tensor()).collect();
-    let (gain, offset) = (gain.into_primitive().tensor(), offset.into_primitive().tensor());
-    let affine = affine.map(|affine| affine.into_primitive().tensor());
-    let nodes = parts.iter().chain([&gain, &offset]).chain(&affine).map(|tensor| tensor.node.clone());
-    let nodes: [_; N] = nodes.collect::<Vec<_>>().try_into().expect("as many inputs as the caller counted");
-    let of = Normalization::new(
-        parts.into_iter().map(|part| part.primitive).collect(),
-        [gain.primitive, offset.primitive],
-        affine.map(|affine| affine.primitive),
-        groups,
-        silu,
-    );
-    let (out, moments) = of.forward();
-    wrap(match Norm.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prep) => prep.finish((of, moments), out),
-        OpsKind::UnTracked(prep) => prep.finish(out),
-    })
+    let parts = if skip.is_some() { 2 } else { 1 };
+    let inputs = [Some(x), skip].into_iter().flatten().map(|part| part.into_primitive().tensor());
+    let inputs = inputs.chain([gain, offset].map(|vector| vector.into_primitive().tensor()));
+    let inputs: Vec<_> = inputs.chain(affine.map(|affine| affine.into_primitive().tensor())).collect();
+    let inputs: [_; N] = inputs.try_into().expect("as many inputs as the caller counted");
+    let forward = move |inputs: [Primitive; N]| {
+        let of = Normalization::of(inputs.into(), parts, groups, silu);
+        let (out, moments) = of.forward();
+        (out, (of, moments))
+    };
+    wrap(traced(Norm, inputs, forward, |keep, (of, moments)| {
+        let Normalization { parts: ready, gain, offset, affine, .. } = of;
+        let ready = ready.into_iter().chain([gain, offset]).chain(affine).enumerate();
+        let inputs = ready.map(|(index, input)| keep(index, input)).collect();
+        NormState { inputs, moments, parts, groups, silu }
+    }))
 }
 
 impl DenoiserBackend for Differentiable {
     fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: [usize; 2]) -> Tensor<Self, 4> {
-        let x = x.into_primitive().tensor();
-        let weight = weight.into_primitive().tensor();
-        let bias = bias.into_primitive().tensor();
-        let nodes = [x.node, weight.node, bias.node];
-        let of = Operands::conv(x.primitive, weight.primitive, bias.primitive, None, stride);
-        let out = of.forward();
-        wrap(match Conv.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((of.x, of.weight, of.shape, of.precision), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        let inputs = [x.into_primitive().tensor(), weight.into_primitive().tensor(), bias.into_primitive().tensor()];
+        let forward = move |[x, weight, bias]: [Primitive; 3]| {
+            let of = Operands::conv(x, weight, bias, None, stride);
+            (of.forward(), of)
+        };
+        wrap(traced(Conv, inputs, forward, conv_state))
     }
 
     fn conv_add(
@@ -570,30 +608,22 @@ impl DenoiserBackend for Differentiable {
         bias: Tensor<Self, 1>,
         residual: Tensor<Self, 4>,
     ) -> Tensor<Self, 4> {
-        let x = x.into_primitive().tensor();
-        let weight = weight.into_primitive().tensor();
-        let bias = bias.into_primitive().tensor();
-        let residual = residual.into_primitive().tensor();
-        let nodes = [x.node, weight.node, bias.node, residual.node];
-        let of = Operands::conv(x.primitive, weight.primitive, bias.primitive, Some(residual.primitive), [1; 2]);
-        let out = of.forward();
-        wrap(match Conv.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((of.x, of.weight, of.shape, of.precision), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        let (weight, bias) = (weight.into_primitive().tensor(), bias.into_primitive().tensor());
+        let inputs = [x.into_primitive().tensor(), weight, bias, residual.into_primitive().tensor()];
+        let forward = move |[x, weight, bias, residual]: [Primitive; 4]| {
+            let of = Operands::conv(x, weight, bias, Some(residual), [1; 2]);
+            (of.forward(), of)
+        };
+        wrap(traced(Conv, inputs, forward, conv_state))
     }
 
     fn linear_layer(x: Tensor<Self, 2>, weight: Tensor<Self, 2>, bias: Tensor<Self, 1>) -> Tensor<Self, 2> {
-        let x = x.into_primitive().tensor();
-        let weight = weight.into_primitive().tensor();
-        let bias = bias.into_primitive().tensor();
-        let nodes = [x.node, weight.node, bias.node];
-        let of = Operands::linear(x.primitive, weight.primitive, bias.primitive);
-        let out = flat(of.forward());
-        wrap(match Linear.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((of.x, of.weight, of.shape, of.precision), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        let inputs = [x.into_primitive().tensor(), weight.into_primitive().tensor(), bias.into_primitive().tensor()];
+        let forward = |[x, weight, bias]: [Primitive; 3]| {
+            let of = Operands::linear(x, weight, bias);
+            (flat(of.forward()), of)
+        };
+        wrap(traced(Linear, inputs, forward, conv_state))
     }
 
     fn norm_silu(
@@ -615,14 +645,11 @@ impl DenoiserBackend for Differentiable {
     }
 
     fn upsample(x: Tensor<Self, 4>, down: usize) -> Tensor<Self, 4> {
-        let x = x.into_primitive().tensor();
-        let primitive = channels_last(x.primitive);
-        let state = (dims(&primitive), down, precision(&primitive));
-        let out = upsampled(&primitive, down);
-        wrap(match Upsample.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(state, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        let forward = move |[x]: [Primitive; 1]| {
+            let x = channels_last(x);
+            (upsampled(&x, down), (dims(&x), down, precision(&x)))
+        };
+        wrap(traced(Upsample, [x.into_primitive().tensor()], forward, |_, state| state))
     }
 
     fn into_activations(x: Tensor<Self, 4>) -> Tensor<Self, 4> {

@@ -1,14 +1,14 @@
 //! The operations on burn-flex, with and without gradients.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::NoCheckpointing;
 use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::FlexTensor;
 
 use super::DenoiserBackend;
+use super::recompute::{Kept, traced};
 use mote_train_kernels::{conv, group_norm, upsample};
 
 type Differentiable = Autodiff<Flex>;
@@ -98,10 +98,11 @@ struct Conv;
 
 impl Backward<Flex, 3> for Conv {
     /// Input, weight, stride.
-    type State = (FlexTensor, FlexTensor, [usize; 2]);
+    type State = (Kept<FlexTensor>, Kept<FlexTensor>, [usize; 2]);
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let (x, weight, stride) = ops.state;
+        let [x, weight] = [x, weight].map(|kept| contiguous(kept.get(checkpointer)));
         let [x_node, weight_node, bias_node] = ops.parents;
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let shape = conv_shape(&x, &weight, stride);
@@ -123,11 +124,12 @@ impl Backward<Flex, 3> for Conv {
 struct GroupNormSilu;
 
 impl Backward<Flex, 3> for GroupNormSilu {
-    /// Input, gain, offset, moments, groups.
-    type State = (FlexTensor, FlexTensor, FlexTensor, group_norm::Moments, usize);
+    /// Input, gain, offset; moments; groups.
+    type State = ([Kept<FlexTensor>; 3], group_norm::Moments, usize);
 
-    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
-        let (x, gain, offset, moments, groups) = ops.state;
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let (kept, moments, groups) = ops.state;
+        let [x, gain, offset] = kept.map(|kept| contiguous(kept.get(checkpointer)));
         let [x_node, gain_node, offset_node] = ops.parents;
         let dy = contiguous(grads.consume::<Flex>(&ops.node));
         let shape = norm_shape(&x, &gain, groups);
@@ -164,16 +166,12 @@ impl Backward<Flex, 1> for Upsample {
 
 impl DenoiserBackend for Differentiable {
     fn conv(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, stride: [usize; 2]) -> Tensor<Self, 4> {
-        let x = x.into_primitive().tensor();
-        let weight = weight.into_primitive().tensor();
-        let bias = bias.into_primitive().tensor();
-        let nodes = [x.node, weight.node, bias.node];
-        let (x, weight, bias) = (contiguous(x.primitive), contiguous(weight.primitive), contiguous(bias.primitive));
-        let out = conv_forward(&x, &weight, &bias, conv_shape(&x, &weight, stride));
-        wrap(match Conv.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, weight, stride), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        let inputs = [x.into_primitive().tensor(), weight.into_primitive().tensor(), bias.into_primitive().tensor()];
+        let forward = move |inputs: [FlexTensor; 3]| {
+            let [x, weight, bias] = inputs.map(contiguous);
+            (conv_forward(&x, &weight, &bias, conv_shape(&x, &weight, stride)), (x, weight))
+        };
+        wrap(traced(Conv, inputs, forward, |keep, (x, weight)| (keep(0, x), keep(1, weight), stride)))
     }
 
     fn group_norm_silu(
@@ -182,26 +180,20 @@ impl DenoiserBackend for Differentiable {
         offset: Tensor<Self, 2>,
         groups: usize,
     ) -> Tensor<Self, 4> {
-        let x = x.into_primitive().tensor();
-        let gain = gain.into_primitive().tensor();
-        let offset = offset.into_primitive().tensor();
-        let nodes = [x.node, gain.node, offset.node];
-        let (x, gain, offset) = (contiguous(x.primitive), contiguous(gain.primitive), contiguous(offset.primitive));
-        let shape = norm_shape(&x, &gain, groups);
-        let (out, moments) = group_norm::forward(values(&x), affine(&gain, &offset), shape);
-        let out = tensor(out, dims::<4>(&x));
-        wrap(match GroupNormSilu.prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, gain, offset, moments, groups), out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        let inputs = [x.into_primitive().tensor(), gain.into_primitive().tensor(), offset.into_primitive().tensor()];
+        let forward = move |inputs: [FlexTensor; 3]| {
+            let [x, gain, offset] = inputs.map(contiguous);
+            let shape = norm_shape(&x, &gain, groups);
+            let (out, moments) = group_norm::forward(values(&x), affine(&gain, &offset), shape);
+            (tensor(out, dims::<4>(&x)), ([x, gain, offset], moments))
+        };
+        wrap(traced(GroupNormSilu, inputs, forward, |keep, ([x, gain, offset], moments)| {
+            ([keep(0, x), keep(1, gain), keep(2, offset)], moments, groups)
+        }))
     }
 
     fn upsample(x: Tensor<Self, 4>, down: usize) -> Tensor<Self, 4> {
-        let x = x.into_primitive().tensor();
-        let out = upsampled(&contiguous(x.primitive), down);
-        wrap(match Upsample.prepare::<NoCheckpointing>([x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(down, out),
-            OpsKind::UnTracked(prep) => prep.finish(out),
-        })
+        let forward = move |[x]: [FlexTensor; 1]| (upsampled(&contiguous(x), down), ());
+        wrap(traced(Upsample, [x.into_primitive().tensor()], forward, |_, ()| down))
     }
 }

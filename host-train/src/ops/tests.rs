@@ -3,7 +3,7 @@
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::tensor::{Tensor, TensorData};
 
-use super::DenoiserBackend;
+use super::{DenoiserBackend, checkpointing, recomputed};
 
 /// Values of a smooth, aperiodic function: the same on every backend.
 fn filled<B: DenoiserBackend, const D: usize>(shape: [usize; D], seed: f32) -> Tensor<B, D> {
@@ -116,4 +116,27 @@ fn operations_without_gradients_are_the_same_bits() {
         (filled::<Flex, 4>([9, 4, 6, 6], 0.3), filled::<Flex, 4>([8, 4, 3, 3], 1.1), filled::<Flex, 1>([8], 2.2));
     let traced = traced::<Ours, 4, 4, 1>(([9, 4, 6, 6], [8, 4, 3, 3], [8]), |x, w, b| Ours::conv(x, w, b, [2, 2]));
     assert_eq!(floats(Flex::conv(x, w, b, [2, 2])), traced[0]);
+}
+
+/// A chain in which a result is read by the operation after it and by one further on, inside what is computed again.
+#[test]
+fn what_is_computed_again_has_the_same_bits() {
+    let shapes = ([5, 8, 6, 4], [8, 8, 3, 3], [8]);
+    let chain = || {
+        traced::<Ours, 4, 4, 1>(shapes, |x, w, b| {
+            let [gain, offset] = [b.clone().unsqueeze(), (b.clone() * 0.5).unsqueeze()];
+            let (inner, twice) = recomputed(|| {
+                let h = Ours::group_norm_silu(x.clone(), gain.clone(), offset.clone(), 4);
+                let h = Ours::conv(h, w.clone(), b.clone(), [1; 2]);
+                let twice = Ours::upsample(h.clone(), 2);
+                (Ours::group_norm_silu(h, gain, offset, 2), twice)
+            });
+            let out = x + Ours::conv(inner, w.clone(), b.clone(), [1; 2]);
+            Ours::conv(twice, w, b, [2; 2]) + out
+        })
+    };
+    let plain = chain();
+    assert_eq!(checkpointing(chain), plain);
+    // The mode ends with what was run in it.
+    assert_eq!(chain(), plain);
 }

@@ -18,7 +18,7 @@ use crate::diffusion::{
     Diffusion, DiffusionConfig, Distance, LossConfig, NoiseConfig, Time, TimeSampling, Times, Weighting, is_default,
     per_image,
 };
-use crate::ops::DenoiserBackend;
+use crate::ops::{DenoiserBackend, checkpointing};
 
 /// The numbers of the teacher's training: the `[train]` section of a preset. What is not in the named presets:
 ///
@@ -28,6 +28,7 @@ use crate::ops::DenoiserBackend;
 /// distance = { kind = "pseudo_huber", c = 0.01 }               # or squared, absolute, huber
 /// timesteps = { kind = "lognormal", mean = -1.2, std = 1.2 }   # or uniform, weighted
 /// noise = { offset = 0.1, pyramid = 0.5, immiscible = true }
+/// gradient_checkpointing = true
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -54,6 +55,10 @@ pub struct TeacherConfig {
     /// What is done to the noise.
     #[serde(default, skip_serializing_if = "is_default")]
     pub noise: NoiseConfig,
+    /// Whether the backward pass computes again what a block keeps between its input and its last convolution: less memory,
+    /// more time, the same bits.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gradient_checkpointing: bool,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
 }
@@ -296,7 +301,8 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
         let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, device);
         condition.extra = network.extra(&x, own.map(Tensor::from_inner), given.map(Tensor::from_inner));
         condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.long());
-        let output = net.forward(x.clone(), &condition);
+        let forward = || net.forward(x.clone(), &condition);
+        let output = if config.gradient_checkpointing { checkpointing(forward) } else { forward() };
         let (f, variance) = network.mean_and_variance(output);
         let simple = |f: Tensor<A, 4>| {
             let weights: Vec<f32> =

@@ -19,6 +19,7 @@ fn teacher() -> TeacherConfig {
         distance: Distance::Squared,
         timesteps: TimeSampling::Uniform,
         noise: NoiseConfig::default(),
+        gradient_checkpointing: false,
         optimizer: OptimizerConfig {
             learning_rate: 1e-2,
             warm_up: 1,
@@ -294,10 +295,11 @@ fn the_options_are_read_as_their_page_has_them() {
         distance: Distance::PseudoHuber { c: 0.01 },
         timesteps: TimeSampling::Lognormal { mean: -1.2, std: 1.2 },
         noise: NoiseConfig { offset: 0.1, pyramid: 0.5, immiscible: true },
+        gradient_checkpointing: true,
         ..teacher()
     };
     assert_eq!(toml::from_str::<TeacherConfig>(&text).unwrap(), wanted);
-    for name in ["loss", "distance", "timesteps", "noise"] {
+    for name in ["loss", "distance", "timesteps", "noise", "gradient_checkpointing"] {
         assert!(!plain.contains(name), "{plain}");
     }
 }
