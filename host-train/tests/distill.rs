@@ -1,16 +1,14 @@
 //! `mote-train distill` as its users run it: each way to a student, other sizes, the search for one that fits.
 
+mod common;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use mote_train::denoiser::{Architecture, DenoiserFile};
 
 fn mote_train(args: &[&str], run: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
-    // On the processor, whatever this machine has.
-    command.env("CUDA_VISIBLE_DEVICES", "");
-    command.args(args).arg("--run").arg(run).stdin(Stdio::null());
-    command.output().unwrap()
+    common::mote_train().args(args).arg("--run").arg(run).stdin(Stdio::null()).output().unwrap()
 }
 
 fn succeed(args: &[&str], run: &Path) -> String {

@@ -1,15 +1,14 @@
 //! What a preset can ask of training, and `eval --nll`, as a user runs them, at toy size.
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 const TOY: &str = include_str!("../presets/toy.toml");
 
 fn mote_train(folder: &Path, words: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
-    // On the processor, whatever this machine has.
-    command.env("CUDA_VISIBLE_DEVICES", "");
-    command.current_dir(folder).args(words.split_whitespace()).output().unwrap()
+    common::mote_train().current_dir(folder).args(words.split_whitespace()).output().unwrap()
 }
 
 fn succeed(folder: &Path, words: &str) -> String {

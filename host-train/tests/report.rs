@@ -1,7 +1,9 @@
 //! The report and the evaluation of a run, on a model that draws clamped noise.
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use mote_core::format::{ConvSpec, OpMemory, OpSpec, Spec, emit, emitted_len};
 use mote_core::kernel::{Destination, WeightBits};
@@ -70,9 +72,7 @@ fn toy_run(set: &Dataset) -> tempfile::TempDir {
 }
 
 fn mote_train(args: &[&str], paths: &[(&str, PathBuf)]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
-    // On the processor, whatever this machine has.
-    command.env("CUDA_VISIBLE_DEVICES", "");
+    let mut command = common::mote_train();
     command.args(args);
     paths.iter().for_each(|(flag, path)| _ = command.arg(flag).arg(path));
     command.output().unwrap()

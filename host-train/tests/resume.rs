@@ -1,13 +1,13 @@
 //! A run that is stopped and goes on gives the bits of one that is not, with the binary a user runs.
 
+mod common;
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn mote_train(args: &[&str], run: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
-    // On the processor, whatever this machine has.
-    command.env("CUDA_VISIBLE_DEVICES", "");
+    let mut command = common::mote_train();
     command.args(args).arg("--run").arg(run).stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }

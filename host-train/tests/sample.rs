@@ -1,12 +1,14 @@
 //! `mote-train sample` and `classifier` as a user runs them, on a teacher of toy size.
 
-use std::process::{Command, Output};
+mod common;
+
+use std::process::Output;
 
 const SIDE: usize = 14;
 const IMAGE: usize = SIDE * SIDE;
 
 fn run(arguments: &[String]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mote-train")).args(arguments).output().unwrap()
+    common::mote_train().args(arguments).output().unwrap()
 }
 
 fn succeed(arguments: &[String]) {

@@ -1,14 +1,12 @@
 //! `mote-train train` as its users run it: fields set from the command line, what is watched, averages, longer training.
 
+mod common;
+
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 fn mote_train(args: &[&str], run: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
-    // On the processor, whatever this machine has.
-    command.env("CUDA_VISIBLE_DEVICES", "");
-    command.args(args).arg("--run").arg(run).stdin(Stdio::null());
-    command.output().unwrap()
+    common::mote_train().args(args).arg("--run").arg(run).stdin(Stdio::null()).output().unwrap()
 }
 
 fn succeed(args: &[&str], run: &Path) -> String {
@@ -201,7 +199,7 @@ fn computing_activations_again_changes_no_bit() {
 #[test]
 fn computing_activations_again_takes_less_memory() {
     let peak = |checkpointing: bool| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mote-train"));
+        let mut command = common::mote_train();
         command.args([
             "bench",
             "--preset",
