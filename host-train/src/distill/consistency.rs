@@ -20,12 +20,11 @@ use burn::tensor::backend::{AutodiffBackend, Backend, BackendTypes};
 use mote_core::step_table::StepRow;
 
 use super::regression::not_finite;
-use super::trajectories::{Course, Trajectories};
-use crate::dataset::Augmentation;
+use super::trajectories::{Course, Trajectories, in_blocks};
 use crate::denoiser::{Condition, Denoiser};
 use crate::diffusion::{Distance, per_image};
 use crate::ops::DenoiserBackend;
-use crate::trainer::{Batch, Part, StepRandom, Task};
+use crate::trainer::{Part, StepRandom, Task};
 
 /// Levels of a batch of noised samples: the teacher takes its step at each of them in one block.
 const BLOCKS: usize = 4;
@@ -98,26 +97,16 @@ impl<'a, B: DenoiserBackend> Consistency<'a, B> {
 
     /// Noised training samples at a few levels, and one guided DDIM step from them.
     fn noised(&self, random: &mut StepRandom, phase: u32, device: &<B as BackendTypes>::Device) -> Pairs<B> {
-        let Course { batch, student, split, path, .. } = self.course;
+        let Course { batch, path, .. } = self.course;
         let blocks: Vec<usize> = random.stratified(BLOCKS.min(*batch)).into_iter().map(|u| self.level(u)).collect();
         let mut from: Vec<usize> = (0..*batch).map(|index| blocks[index % blocks.len()]).collect();
         from.sort_unstable();
-        let to: Vec<usize> = from.iter().map(|&from| reached(from, self.levels(), phase)).collect();
-        let Batch { images, labels: classes } =
-            Batch::<B>::draw(split, *batch, &Augmentation::default(), student, random, device);
-        let noise = random.normal(images.dims(), device);
-        let each = |factor: &dyn Fn(&StepRow) -> f64| -> Tensor<B, 4> {
-            per_image(&from.iter().map(|&level| factor(&path.rows[level]) as f32).collect::<Vec<f32>>(), device)
-        };
-        let z = images * each(&|row| row.signal) + noise * each(&|row| row.noise);
-        let mut next = Vec::new();
-        let mut begin = 0;
-        for part in from.chunk_by(|a, b| a == b) {
-            let classes = &classes[begin..begin + part.len()];
-            next.push(path.leap(part[0], to[begin], z.clone().narrow(0, begin, part.len()), classes));
-            begin += part.len();
-        }
-        Pairs { z, next: Tensor::cat(next, 0), from, to, classes }
+        let to = |from: usize| reached(from, self.levels(), phase);
+        let rows: Vec<&StepRow> = from.iter().map(|&from| &path.rows[from]).collect();
+        let (z, classes) = self.course.noised(&rows, random, device);
+        let next = in_blocks(&z, &from, &classes, |from, z, classes| path.leap(from, to(from), z, classes));
+        let to = from.iter().map(|&from| to(from)).collect();
+        Pairs { z, next, from, to, classes }
     }
 
     /// The student's x0 of states at levels of rows; `[batch, channels, height, width]`.

@@ -7,12 +7,11 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::{AutodiffBackend, Backend, BackendTypes};
 use mote_core::step_table::StepRow;
 
-use super::trajectories::{Course, Trajectories};
-use crate::dataset::Augmentation;
+use super::trajectories::{Course, Trajectories, in_blocks};
 use crate::denoiser::{Condition, Denoiser};
 use crate::diffusion::{Diffusion, Weighting, per_image};
 use crate::ops::DenoiserBackend;
-use crate::trainer::{Batch, Part, StepRandom, Task};
+use crate::trainer::{Part, StepRandom, Task};
 
 /// A stage that learns where its teacher's steps end.
 pub struct Regression<'a, B: Backend> {
@@ -85,28 +84,17 @@ impl<'a, B: DenoiserBackend> Regression<'a, B> {
 
     /// Noised training samples. A batch is split evenly over rows begun at a random one, so the teacher runs in blocks.
     fn noised(&self, random: &mut StepRandom, device: &<B as BackendTypes>::Device) -> Examples<B> {
-        let Course { batch, student, split, path, .. } = self.course;
+        let batch = self.course.batch;
         let first = random.below(self.rows.len());
-        let mut rows: Vec<usize> = (0..*batch).map(|index| (first + index) % self.rows.len()).collect();
+        let mut rows: Vec<usize> = (0..batch).map(|index| (first + index) % self.rows.len()).collect();
         rows.sort_unstable();
-        let Batch { images, labels: classes } =
-            Batch::<B>::draw(split, *batch, &Augmentation::default(), student, random, device);
-        let noise = random.normal(images.dims(), device);
-        let each = |factor: &dyn Fn(&StepRow) -> f64| -> Vec<f32> {
-            rows.iter().map(|&row| factor(&self.rows[row]) as f32).collect()
-        };
-        let z =
-            images * per_image(&each(&|row| row.signal), device) + noise * per_image(&each(&|row| row.noise), device);
-        let mut targets = Vec::new();
-        let mut begin = 0;
-        for part in rows.chunk_by(|a, b| a == b) {
-            let (row, part_z) = (part[0], z.clone().narrow(0, begin, part.len()));
-            let teacher_rows = self.levels[row]..self.levels[row + 1];
-            let end = path.follow(teacher_rows, part_z.clone(), &classes[begin..begin + part.len()]);
-            targets.push(self.leading_to(row, part_z, end));
-            begin += part.len();
-        }
-        Examples { z, x0: Tensor::cat(targets, 0), rows, classes }
+        let levels: Vec<&StepRow> = rows.iter().map(|&row| &self.rows[row]).collect();
+        let (z, classes) = self.course.noised(&levels, random, device);
+        let x0 = in_blocks(&z, &rows, &classes, |row, z, classes| {
+            let end = self.course.path.follow(self.levels[row]..self.levels[row + 1], z.clone(), classes);
+            self.leading_to(row, z, end)
+        });
+        Examples { z, x0, rows, classes }
     }
 
     /// The weighted squared error of the student's output, `[1]`.

@@ -9,12 +9,13 @@ use mote_core::step_table::StepRow;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::dataset::{SampleShape, Split};
+use crate::dataset::{Augmentation, SampleShape, Split};
 use crate::denoiser::DenoiserConfig;
-use crate::diffusion::Sampler;
 use crate::diffusion::sample::{Denoise, Noise, Reverse, Threshold};
+use crate::diffusion::{Sampler, per_image};
 use crate::files;
 use crate::ops::DenoiserBackend;
+use crate::trainer::{Batch, StepRandom};
 
 /// Who is followed.
 pub trait Teacher<B: Backend> {
@@ -229,6 +230,41 @@ pub struct Course<'a, B: Backend> {
     pub student: &'a DenoiserConfig,
     /// Timesteps of the process.
     pub timesteps: usize,
+}
+
+impl<B: DenoiserBackend> Course<'_, B> {
+    /// Training samples with fresh noise, sample i at the level of `rows[i]`, and their classes; as many as `rows`,
+    /// `[batch, channels, height, width]`.
+    pub(super) fn noised(
+        &self,
+        rows: &[&StepRow],
+        random: &mut StepRandom,
+        device: &B::Device,
+    ) -> (Tensor<B, 4>, Vec<usize>) {
+        let Batch { images, labels } =
+            Batch::<B>::draw(&self.split, rows.len(), &Augmentation::default(), self.student, random, device);
+        let noise = random.normal(images.dims(), device);
+        let each = |factor: &dyn Fn(&StepRow) -> f64| -> Tensor<B, 4> {
+            per_image(&rows.iter().map(|row| factor(row) as f32).collect::<Vec<f32>>(), device)
+        };
+        (images * each(&|row| row.signal) + noise * each(&|row| row.noise), labels)
+    }
+}
+
+/// What `teach` makes of states, block by block of those whose `levels` are the same: a level, its states and their classes.
+pub(super) fn in_blocks<B: Backend>(
+    z: &Tensor<B, 4>,
+    levels: &[usize],
+    classes: &[usize],
+    teach: impl Fn(usize, Tensor<B, 4>, &[usize]) -> Tensor<B, 4>,
+) -> Tensor<B, 4> {
+    let mut begin = 0;
+    let block = |part: &[usize]| {
+        let (first, count) = (begin, part.len());
+        begin += count;
+        teach(part[0], z.clone().narrow(0, first, count), &classes[first..begin])
+    };
+    Tensor::cat(levels.chunk_by(|a, b| a == b).map(block).collect(), 0)
 }
 
 #[cfg(test)]
