@@ -11,13 +11,14 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::{silu, softmax};
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Int, Tensor, TensorData};
-use mote_core::kernel::{TABLE_LEN, WeightBits};
+use mote_core::kernel::TABLE_LEN;
 use mote_core::model::{Element, Model};
 
 use crate::denoiser::{gradients, parameters, set_parameters};
 use crate::ops::{DenoiserBackend, group_norm};
 use crate::quantize::{
     Activation, Exported, FakeQuant, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, States, Table,
+    largest_weight, limits,
 };
 use crate::trainer::{AdamW, Decay, Ema, OptimizerConfig, StepRandom};
 
@@ -196,10 +197,7 @@ impl<'a> Scheme<'a> {
         let steps = &self.exported.steps[index];
         let data = TensorData::new(steps.clone(), [steps.len(), 1, 1, 1]);
         let step = Tensor::<B, 4>::from_data(data, &weight.device());
-        let largest = match self.exported.bits[index] {
-            WeightBits::Eight => 127.0,
-            WeightBits::Four => 7.0,
-        };
+        let largest = largest_weight(self.exported.bits[index]);
         let rounded = (weight.clone() / step.clone()).round().clamp(-largest, largest) * step;
         through(weight, rounded)
     }
@@ -219,11 +217,7 @@ fn through<B: Backend, const D: usize>(x: Tensor<B, D>, rounded: Tensor<B, D>) -
 
 /// The nearest values that `element`'s integers stand for.
 fn on_grid<B: Backend>(x: Tensor<B, 4>, element: Element, scale: f32, zero: i32) -> Tensor<B, 4> {
-    let [low, high] = match element {
-        Element::I8 => [i8::MIN as f32, i8::MAX as f32],
-        Element::I16 => [i16::MIN as f32, i16::MAX as f32],
-    }
-    .map(|end| (end - zero as f32) * scale);
+    let [low, high] = limits(element).map(|end| (end as f32 - zero as f32) * scale);
     let x = x.clamp(low, high);
     let rounded = ((x.clone() / scale + zero as f32 + 0.5).floor() - zero as f32) * scale;
     through(x, rounded)
@@ -354,6 +348,7 @@ where
 #[cfg(test)]
 mod tests {
     use burn::backend::{Autodiff, Flex};
+    use mote_core::kernel::WeightBits;
     use mote_core::plan::Room;
     use mote_core::quant::STATE_ONE;
     use mote_core::step_table::{Objective, StepRow, Variance};

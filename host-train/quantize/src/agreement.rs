@@ -50,7 +50,7 @@ impl Histogram {
 }
 
 /// The smallest and the largest number of a type.
-pub(super) fn limits(element: Element) -> [f64; 2] {
+pub fn limits(element: Element) -> [f64; 2] {
     match element {
         Element::I8 => [i8::MIN.into(), i8::MAX.into()],
         Element::I16 => [i16::MIN.into(), i16::MAX.into()],

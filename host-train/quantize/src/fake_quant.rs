@@ -3,6 +3,7 @@
 //! Core keeps sums in integers and rounds once; here sums are floats of the same rounded factors. The two differ where a
 //! sum falls within float error of a rounding boundary, and in the normalization's fixed point. Tests bound the gap.
 
+use super::agreement::limits;
 use super::export::{Exported, Table};
 use super::graph::{Graph, GraphOp};
 use super::run::Observer;
@@ -51,10 +52,7 @@ impl FakeQuant {
 
 /// The nearest value that a number of `element`'s range stands for.
 fn round(value: f32, element: Element, scale: f32, zero: i32) -> f32 {
-    let [low, high] = match element {
-        Element::I8 => [i8::MIN as f32, i8::MAX as f32],
-        Element::I16 => [i16::MIN as f32, i16::MAX as f32],
-    };
+    let [low, high] = limits(element).map(|end| end as f32);
     let zero = zero as f32;
     (((value / scale + zero + 0.5).floor()).clamp(low, high) - zero) * scale
 }

@@ -19,7 +19,7 @@ mod run;
 mod weights;
 mod windows;
 
-pub use agreement::{Agreement, BINS, CompareError, Histogram, compare, first_divergence};
+pub use agreement::{Agreement, BINS, CompareError, Histogram, compare, first_divergence, limits};
 pub use calibrate::{Calibration, calibrate};
 pub use choose::{BudgetError, Narrowed, narrow, within_budget};
 pub use damage::{Input, States, damage_of, damages, inputs, total_damage};
@@ -27,5 +27,5 @@ pub use export::{ExportError, Exported, Precision, Table, export, export_again, 
 pub use fake_quant::FakeQuant;
 pub use graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role, TooLarge};
 pub use run::{NoObserver, Observer, Sampler};
-pub use weights::{Rounding, bytes, compensated, nearest};
+pub use weights::{Rounding, bytes, compensated, largest_weight, nearest};
 pub use windows::{Windows, windows};

@@ -34,7 +34,7 @@ impl Rounding<'_> {
     pub(super) fn coarsest_step(&self, conv: &GraphConv) -> f32 {
         match self {
             Rounding::Fixed(_, steps) => steps.iter().copied().fold(0.0, f32::max),
-            _ => conv.weights.iter().fold(0.0f32, |peak, w| peak.max(w.abs())) / largest(self.bits()),
+            _ => conv.weights.iter().fold(0.0f32, |peak, w| peak.max(w.abs())) / largest_weight(self.bits()),
         }
     }
 }
@@ -47,8 +47,8 @@ pub(super) struct Channel {
     pub(super) bias: f32,
 }
 
-/// Weights at 4 bits are symmetric, so that no sign is favoured.
-fn largest(bits: WeightBits) -> f32 {
+/// The largest magnitude of a rounded weight. Weights at 4 bits are symmetric, so that no sign is favoured.
+pub fn largest_weight(bits: WeightBits) -> f32 {
     match bits {
         WeightBits::Eight => 127.0,
         WeightBits::Four => 7.0,
@@ -56,7 +56,7 @@ fn largest(bits: WeightBits) -> f32 {
 }
 
 fn to_nearest(weight: f32, step: f32, bits: WeightBits) -> i8 {
-    (weight / step).round().clamp(-largest(bits), largest(bits)) as i8
+    (weight / step).round().clamp(-largest_weight(bits), largest_weight(bits)) as i8
 }
 
 /// Rounds channel `channel` of `conv`; its step is at least `least_step`.
@@ -67,9 +67,9 @@ pub(super) fn round(conv: &GraphConv, channel: usize, rounding: Rounding<'_>, le
     let bits = rounding.bits();
     let plain =
         |step: f32| Channel { weights: weights.iter().map(|w| to_nearest(*w, step, bits)).collect(), step, bias };
-    let steps = || CLIPS.map(|clip| (clip * peak / largest(bits)).max(least_step).max(f32::MIN_POSITIVE));
+    let steps = || CLIPS.map(|clip| (clip * peak / largest_weight(bits)).max(least_step).max(f32::MIN_POSITIVE));
     match rounding {
-        Rounding::Bytes => plain((peak / largest(bits)).max(least_step)),
+        Rounding::Bytes => plain((peak / largest_weight(bits)).max(least_step)),
         Rounding::Fixed(_, steps) => plain(steps[channel].max(least_step)),
         Rounding::Nibbles => least(steps().map(|step| {
             let rounded = plain(step);
