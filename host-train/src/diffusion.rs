@@ -2,6 +2,7 @@
 
 mod config;
 mod forward;
+mod gaps;
 mod likelihood;
 mod loss;
 mod low_resolution;
@@ -18,6 +19,7 @@ use mote_process::Bound;
 pub(crate) use config::is_default;
 pub use config::{DiffusionConfig, DiffusionError, Objective, ScheduleConfig, Time};
 pub use forward::per_image;
+pub use gaps::{Gaps, fill, known_rows};
 pub use likelihood::{Likelihood, Nll};
 pub use loss::{Distance, LossConfig};
 pub use low_resolution::LowResolution;
@@ -41,6 +43,8 @@ pub struct Diffusion {
     pub variance: ReverseVariance,
     /// The low resolution that the network is given, if any.
     pub low_resolution: Option<LowResolution>,
+    /// The gaps that the network fills in place of drawing, if any.
+    pub gaps: Option<Gaps>,
 }
 
 impl Diffusion {

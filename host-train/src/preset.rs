@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{DataSource, Dataset};
+use crate::dataset::{DataConfig, Dataset};
 use crate::denoiser::{Architecture, DenoiserConfig, Output};
 use crate::diffusion::DiffusionConfig;
 use crate::diffusion::sample::SamplingConfig;
@@ -33,7 +33,7 @@ pub const NAMED: [(&str, &str); 8] = [
 pub struct Preset {
     /// The data; the embedded set where nothing is said.
     #[serde(default)]
-    pub data: DataSource,
+    pub data: DataConfig,
     /// Sizes of the network that do not come from the data.
     pub network: NetworkPreset,
     /// Process and objective.
@@ -194,11 +194,11 @@ impl Preset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{SampleShape, Values};
+    use crate::dataset::{DataSource, SampleShape, Values};
 
     /// The data that a named preset is for, or two blank samples of its shape where they would have to be fetched.
     fn data(preset: &Preset) -> Dataset {
-        let DataSource::Fetched { name, .. } = &preset.data else {
+        let DataSource::Fetched { name, .. } = &preset.data.source else {
             return preset.data.load().unwrap();
         };
         let (shape, classes) = match &name[..] {

@@ -92,6 +92,54 @@ fn what_is_watched_changes_nothing_in_what_is_trained() {
     assert!(said.contains("is there already"), "{said}");
 }
 
+/// A network for gaps is trained on data without a class and without labels, goes on where it was, fills in one pass, and is
+/// refused by what draws.
+#[test]
+fn a_network_for_gaps_trains_goes_on_fills_and_draws_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, extended) = (folder.path().join("whole"), folder.path().join("extended"));
+    let sets = [
+        "data.leave_out=[\"triangle\"]",
+        "data.unlabelled=true",
+        "diffusion.gaps.rows=[4, 16]",
+        "diffusion.objective=x0",
+        "train.weighting.kind=uniform",
+        "train.optimizer.decay=constant",
+        "network.condition_channels=1",
+        "network.export=false",
+        "watch.validate_every=10",
+        "watch.noise_levels=2",
+        "watch.sample_every=0",
+    ];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+    let train = [&["train", "--preset", "toy-signal"], &sets[..]].concat();
+    succeed(&[&train[..], &["--steps", "20"]].concat(), &whole);
+    succeed(&[&train[..], &["--steps", "10"]].concat(), &extended);
+    succeed(&["train", "--steps", "20"], &extended);
+    let read = |run: &Path| std::fs::read(run.join("teacher.safetensors")).unwrap();
+    assert!(read(&whole) == read(&extended));
+    assert!(std::fs::read_to_string(whole.join("logs/validation.csv")).unwrap().lines().count() == 3);
+    assert!(!whole.join("teacher.npy").exists() && !whole.join("loss-by-noise.csv").exists());
+    let (input, out) = (folder.path().join("in.csv"), folder.path().join("out.csv"));
+    let cell = |row: usize| if (9..14).contains(&row) { ",".to_owned() } else { format!("0.25,{}", row as f64 / 64.0) };
+    let rows: Vec<String> = (0..40).map(cell).collect();
+    std::fs::write(&input, rows.join("\n")).unwrap();
+    let files = ["--in", input.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    assert!(succeed(&[&["signal", "impute"], &files[..]].concat(), &whole).contains("10 cells filled"));
+    for (row, line) in std::fs::read_to_string(&out).unwrap().lines().enumerate() {
+        let numbers: Vec<f64> = line.split(',').map(|cell| cell.parse().unwrap()).collect();
+        assert!(numbers.iter().all(|number| number.is_finite()), "{line}");
+        assert!((9..14).contains(&row) || numbers == [0.25, row as f64 / 64.0], "row {row} has changed: {line}");
+    }
+    assert!(fail(&["sample"], &whole, 1).contains("fills gaps"));
+    assert!(fail(&["distill"], &whole, 1).contains("fills gaps"));
+    assert!(fail(&[&["signal", "score"], &files[..]].concat(), &whole, 1).contains("fills gaps"));
+    let other = folder.path().join("other");
+    let said = fail(&["train", "--preset", "toy-signal", "--set", "data.leave_out=[\"saw\"]"], &other, 1);
+    assert!(said.contains("there is no class saw; the classes are sine, triangle, square"), "{said}");
+    assert!(!other.exists(), "nothing is written where the data cannot be had");
+}
+
 /// With a constant rate a run that is extended has the bits of one that was longer from the start; its averages of other
 /// widths come from snapshots.
 #[test]

@@ -1,6 +1,7 @@
 //! Labelled samples in memory: images, windows of signals, rows of tables.
 
 mod augment;
+mod config;
 mod error;
 pub mod fetch;
 mod folder;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Digest;
 
 pub use augment::{Augment, AugmentError, Augmentation, Variation};
+pub use config::DataConfig;
 pub use error::DatasetError;
 pub use images::{Channels, Filter, ImageOptions, Resize, Size};
 pub use packed::parse_packed;
@@ -159,6 +161,81 @@ impl Dataset {
     #[must_use]
     pub fn with_provenance(self, provenance: Provenance) -> Self {
         Self { provenance: Some(provenance), ..self }
+    }
+
+    /// The same without the classes of these names; the others keep their order. Each sample stays on its side of the split, and
+    /// each channel its scale, which was measured on all classes.
+    ///
+    /// # Errors
+    /// A name that no class has, or where no sample is left to train on.
+    pub fn without(&self, names: &[String]) -> Result<Self, DatasetError> {
+        let named = self.named(names)?;
+        let left = self.of_classes(|class| !named.contains(&class));
+        if left.train().is_empty() {
+            return Err(DatasetError::Option(
+                "data.leave_out leaves no training sample; name fewer classes".to_owned(),
+            ));
+        }
+        Ok(left)
+    }
+
+    /// The samples of the classes of these names alone: the rest of [`Dataset::without`].
+    ///
+    /// # Errors
+    /// A name that no class has, or no name.
+    pub fn only(&self, names: &[String]) -> Result<Self, DatasetError> {
+        let named = self.named(names)?;
+        if named.is_empty() {
+            return Err(DatasetError::Option("data.leave_out leaves nothing out; name a class".to_owned()));
+        }
+        Ok(self.of_classes(|class| named.contains(&class)))
+    }
+
+    /// The same with all samples in one class.
+    #[must_use]
+    pub fn unlabelled(self) -> Self {
+        let set = Self { labels: vec![0; self.len()], class_names: vec!["all".to_owned()], ..self };
+        Self { sha256: set.hash(), ..set }
+    }
+
+    /// The numbers of classes.
+    fn named(&self, names: &[String]) -> Result<Vec<usize>, DatasetError> {
+        let number = |name: &String| {
+            self.class_names.iter().position(|class| class == name).ok_or_else(|| {
+                let known = self.class_names.join(", ");
+                DatasetError::Option(format!("data.leave_out: there is no class {name}; the classes are {known}"))
+            })
+        };
+        names.iter().map(number).collect()
+    }
+
+    /// The samples of the classes of these numbers, the classes numbered anew.
+    fn of_classes(&self, is_kept: impl Fn(usize) -> bool) -> Self {
+        let kept: Vec<usize> = (0..self.classes()).filter(|&class| is_kept(class)).collect();
+        let number = |index: usize| kept.iter().position(|&class| class == usize::from(self.labels[index]));
+        let (samples, labels): (Vec<usize>, Vec<u16>) =
+            (0..self.len()).filter_map(|index| Some((index, number(index)? as u16))).unzip();
+        let values = match &self.values {
+            Values::Bytes(all) => {
+                Values::Bytes(samples.iter().flat_map(|&index| &all[self.range(index)]).copied().collect())
+            }
+            Values::Floats(all) => {
+                Values::Floats(samples.iter().flat_map(|&index| &all[self.range(index)]).copied().collect())
+            }
+        };
+        let set = Self {
+            values,
+            labels,
+            class_names: kept.iter().map(|&class| self.class_names[class].clone()).collect(),
+            held_out: samples.iter().map(|&index| self.held_out[index]).collect(),
+            channels_scale: self.channels_scale.clone(),
+            provenance: self.provenance.clone(),
+            channel_names: self.channel_names.clone(),
+            notes: self.notes.clone(),
+            sha256: String::new(),
+            shape: self.shape,
+        };
+        Self { sha256: set.hash(), ..set }
     }
 
     fn hash(&self) -> String {

@@ -211,10 +211,10 @@ impl Args {
         let batch = self.batch.map(|batch| format!("train.batch={batch}"));
         let settings: Vec<String> = self.settings.iter().cloned().chain(batch).collect();
         let mut preset = Preset::find(&self.preset)?.with(&settings)?;
-        preset.data = match (self.shape, &self.data.data) {
+        preset.data.source = match (self.shape, &self.data.data) {
             (Some(shape), _) => random_data(shape, self.classes, &folder.join("data"))?,
             (None, Some(_)) => self.data.source()?.expect("it names data"),
-            (None, None) => preset.data.with(&self.data.images, &self.data.table)?,
+            (None, None) => preset.data.source.with(&self.data.images, &self.data.table)?,
         };
         Ok(Settings { preset, seed: SEED, backend, precision: self.precision.unwrap_or(backend.precision()) })
     }

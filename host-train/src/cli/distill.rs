@@ -90,6 +90,7 @@ impl OnBackend for Distill {
         let teacher_bytes = crate::files::read(&run.dir.file("teacher.safetensors"))?;
         let teacher_sha256 = crate::files::sha256(&teacher_bytes);
         let mut teacher = DenoiserFile::from_bytes(&teacher_bytes)?;
+        teacher.diffusion.check_draws()?;
         let sampling = &mut teacher.sampling;
         sampling.guidance = self.recipe.guidance.unwrap_or(sampling.guidance);
         sampling.guidance_interval = self.recipe.guidance_interval.or(sampling.guidance_interval);

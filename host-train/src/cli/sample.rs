@@ -183,6 +183,7 @@ impl OnBackend for Args {
         B::InnerBackend: DenoiserBackend,
     {
         let (device, file) = (B::Device::default(), self.network.file(&run.dir)?);
+        file.diffusion.check_draws()?;
         let (form, network) = (Form::of(&file), &file.network);
         ensure!(
             (network.shape, network.classes) == (run.data.shape, run.data.classes()),

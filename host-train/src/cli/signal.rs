@@ -13,7 +13,7 @@ use super::settings::{OnBackend, Run};
 use crate::diffusion::sample::{
     Known, Resampling, Reverse, SamplerConfig, SamplingConfig, reconstruction_scores, roc_auc, standardized,
 };
-use crate::diffusion::{Request, Sampler, from_pixels};
+use crate::diffusion::{Request, Sampler, fill, from_pixels};
 use crate::evaluate::SAMPLING_SEED;
 use crate::files;
 use crate::ops::DenoiserBackend;
@@ -42,7 +42,8 @@ enum Task {
         #[arg(long)]
         mean: bool,
     },
-    /// Fill the empty cells by RePaint (Lugmayr et al. 2022), by ddpm unless --sampler says otherwise
+    /// Fill the empty cells by RePaint (Lugmayr et al. 2022), by ddpm unless --sampler says otherwise; by a network trained for it
+    /// (diffusion.gaps) in one pass, where a row with an empty cell is filled as a whole row is
     Impute {
         #[command(flatten)]
         common: Common,
@@ -127,6 +128,9 @@ impl OnBackend for Task {
         if form.shape.is_image() {
             let message = "the network draws images; `mote-train signal` is for signals and table rows";
             return Err(Usage(message.to_owned()).into());
+        }
+        if !matches!(self, Self::Impute { .. }) {
+            file.diffusion.check_draws()?;
         }
         let diffusion = file.diffusion.build()?;
         let sampling = self.sampling(&file.sampling, network.classes)?;
@@ -228,7 +232,10 @@ fn impute<B: DenoiserBackend>(
     resampling: Resampling,
     draws: u64,
 ) -> anyhow::Result<()> {
-    resampling.check(worker.table.len()).map_err(|error| Usage(error.to_string()))?;
+    let in_one_pass = worker.sampler.diffusion.gaps.is_some();
+    if !in_one_pass {
+        resampling.check(worker.table.len()).map_err(|error| Usage(error.to_string()))?;
+    }
     if draws == 0 {
         return Err(Usage("--draws must be at least 1".to_owned()).into());
     }
@@ -244,7 +251,14 @@ fn impute<B: DenoiserBackend>(
     for draw in 0..draws {
         // Each draw has noise of its own; the first one's is the request's.
         let worker = Worker { seed: worker.seed.wrapping_add(draw << 32), device: worker.device.clone(), ..*worker };
-        let drawn = worker.map(&windows, |reverse, data| reverse.inpaint(&known(&data), resampling));
+        let drawn = worker.map(&windows, |reverse, data| {
+            let known = known(&data);
+            if in_one_pass {
+                let rows = known.mask.min_dim(1);
+                return fill(worker.sampler.net, worker.sampler.config, &known.data, &rows);
+            }
+            reverse.inpaint(&known, resampling)
+        });
         sums.iter_mut().zip(drawn).for_each(|(sum, value)| *sum += value / draws as f32);
     }
     let filled = series.joined(width, &sums);
@@ -321,7 +335,7 @@ mod tests {
     use super::*;
     use crate::dataset::SampleShape;
     use crate::denoiser::{Architecture, DenoiserConfig, DenoiserFile, Output, UNetConfig};
-    use crate::diffusion::{DiffusionConfig, Objective, ScheduleConfig};
+    use crate::diffusion::{DiffusionConfig, Gaps, Objective, ScheduleConfig};
 
     #[derive(Parser)]
     struct Line {
@@ -331,6 +345,11 @@ mod tests {
 
     /// Runs a task on the text with an untrained network of windows of 8 rows and 2 channels; what it writes.
     fn run(words: &str, text: &str) -> anyhow::Result<String> {
+        run_with(words, text, None)
+    }
+
+    /// The same, the network one that fills gaps.
+    fn run_with(words: &str, text: &str, gaps: Option<Gaps>) -> anyhow::Result<String> {
         let dir = tempfile::tempdir()?;
         let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 temporary folder").to_owned();
         std::fs::write(path("in.csv"), text)?;
@@ -339,12 +358,16 @@ mod tests {
         let unet: UNetConfig =
             serde_json::from_str(r#"{"widths": [4], "blocks": 1, "middle": 1, "groups": 2, "embedding": 8}"#)?;
         let (architecture, output) = (Architecture::UNet(unet), Output::Mean);
-        let (shape, self_conditioning, condition_channels) = (SampleShape::signal(8, 2), false, 0);
+        let (shape, self_conditioning) = (SampleShape::signal(8, 2), false);
+        let condition_channels = usize::from(gaps.is_some());
         let network = DenoiserConfig { shape, classes: 1, architecture, output, self_conditioning, condition_channels };
         let net = network.init::<Flex>(1, &Default::default())?;
         let file = DenoiserFile {
             network,
-            diffusion: DiffusionConfig::new(Objective::V, 1000, ScheduleConfig::Cosine { offset: 0.008 }),
+            diffusion: DiffusionConfig {
+                gaps,
+                ..DiffusionConfig::new(Objective::V, 1000, ScheduleConfig::Cosine { offset: 0.008 })
+            },
             sampling: SamplingConfig::ddim(12, 1.5),
             channels_scale: Vec::new(),
             parameters: Vec::new(),
@@ -375,13 +398,18 @@ mod tests {
     fn gaps_are_filled_and_what_is_known_stays() {
         let gap = |row: usize, channel: usize| row % 7 == 3 && channel == 0 || row > 17;
         let text = rows(|row, channel| if gap(row, channel) { String::new() } else { format!("0.1{row:02}") });
-        let filled = run("impute --jump 3 --resamples 2 --draws 2", &text).unwrap();
-        assert_eq!(filled.lines().count(), 20);
-        for (row, line) in filled.lines().enumerate() {
-            for (channel, cell) in line.split(',').enumerate() {
-                let value: f32 = cell.parse().unwrap_or_else(|_| panic!("row {row}: {line}"));
-                let as_written = value == format!("0.1{row:02}").parse::<f32>().unwrap();
-                assert!(value.is_finite() && as_written != gap(row, channel), "row {row}: {line}");
+        // By RePaint, and by a network that is trained for it.
+        for (words, gaps) in
+            [("impute --jump 3 --resamples 2 --draws 2", None), ("impute", Some(Gaps { rows: [1, 4] }))]
+        {
+            let filled = run_with(words, &text, gaps).unwrap();
+            assert_eq!(filled.lines().count(), 20);
+            for (row, line) in filled.lines().enumerate() {
+                for (channel, cell) in line.split(',').enumerate() {
+                    let value: f32 = cell.parse().unwrap_or_else(|_| panic!("row {row}: {line}"));
+                    let as_written = value == format!("0.1{row:02}").parse::<f32>().unwrap();
+                    assert!(value.is_finite() && as_written != gap(row, channel), "row {row}: {line}");
+                }
             }
         }
     }

@@ -101,9 +101,9 @@ impl Args {
         let steps = self.steps.map(|steps| format!("train.steps={steps}"));
         let settings: Vec<String> = self.settings.iter().cloned().chain(steps).collect();
         let mut preset = preset.with(&settings)?;
-        preset.data = match self.data.data {
+        preset.data.source = match self.data.data {
             Some(_) => self.data.source()?.expect("it names data"),
-            None => preset.data.with(&self.data.images, &self.data.table)?,
+            None => preset.data.source.with(&self.data.images, &self.data.table)?,
         };
         let precision = self.precision.or(recorded.map(|recorded| recorded.precision));
         Ok(Settings {
@@ -196,13 +196,16 @@ impl OnBackend for Train {
         watch.log.finish();
         run.dir.write_losses("loss", &saved.losses, &validations, "Teacher")?;
         let file = DenoiserFile { parameters: saved.ema().to_vec(), ..start };
-        if !run.data.held_out().is_empty() {
+        let draws = preset.diffusion.check_draws().is_ok();
+        if draws && !run.data.held_out().is_empty() {
             let (net, samples) = (file.net::<B::InnerBackend>(&devices[0])?, preset.watch.validation_samples);
             let held_out = run.data.held_out();
             let loss = LossByNoise::measure(&net, &network, &diffusion, &held_out, samples, |_, _| ());
             run.dir.write_loss_by_noise("teacher", &loss)?;
         }
-        run.draw::<B::InnerBackend>(&file, "drawing teacher samples", "teacher.npy")?;
+        if draws {
+            run.draw::<B::InnerBackend>(&file, "drawing teacher samples", "teacher.npy")?;
+        }
         run.record_stage("teacher", &file, saved.losses.len() as u64, saved.final_loss(), begun.elapsed())?;
         crate::files::write_atomically(&path, &file.to_bytes())?;
         println!("Wrote {} (loss {:.4})", path.display(), saved.final_loss());
@@ -253,6 +256,9 @@ impl Train {
         checkpoints: &'a Checkpoints,
     ) -> anyhow::Result<Watch<'a>> {
         let (preset, config) = (&run.settings.preset, &run.settings.preset.watch);
+        if config.sample_every > 0 || config.score_every > 0 {
+            preset.diffusion.check_draws().context("set watch.sample_every and watch.score_every to 0")?;
+        }
         let (held_out, weighting) = (run.data.held_out(), preset.train.weighting);
         let validation = (config.validate_every > 0 && !held_out.is_empty()).then(|| {
             let (samples, levels) = (config.validation_samples, config.noise_levels.min(diffusion.timesteps()));

@@ -260,6 +260,11 @@ impl DenoiserConfig {
         self.classes
     }
 
+    /// The class number of a sample whose class nobody says: none, or the only one.
+    pub fn unknown_class(&self) -> usize {
+        if self.classes == 1 { 0 } else { self.no_class() }
+    }
+
     /// Rows and columns of the U-Net's convolutions: 3x3, or 1x3 where samples are one pixel high.
     pub fn kernel(&self) -> [usize; 2] {
         [if self.shape.is_image() { 3 } else { 1 }, 3]

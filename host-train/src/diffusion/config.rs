@@ -7,7 +7,7 @@ use mote_core::step_table;
 use mote_process::{ReverseVariance, ScheduleFileError, read_betas};
 use serde::{Deserialize, Serialize};
 
-use super::{Diffusion, LowResolution};
+use super::{Diffusion, Gaps, LowResolution};
 
 /// What the network's output means; [`step_table::Objective`] has the formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +104,9 @@ pub struct DiffusionConfig {
     /// The low resolution that the network is given, if any.
     #[serde(default, skip_serializing_if = "is_default")]
     pub low_resolution: Option<LowResolution>,
+    /// The gaps that the network fills by regression in place of drawing, if any.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub gaps: Option<Gaps>,
 }
 
 /// Whether a field may be left out of a file, as files of older versions do.
@@ -136,13 +139,18 @@ pub enum DiffusionError {
          diffusion.time = \"continuous\": set one of both"
     )]
     NoLine,
+    /// What a network for gaps cannot do.
+    #[error(
+        "this network fills gaps (diffusion.gaps) and draws nothing; use it with `mote-train signal impute` or `compare`"
+    )]
+    FillsGaps,
 }
 
 impl DiffusionConfig {
     /// The process of the schedule as it is, in discrete time.
     pub fn new(objective: Objective, timesteps: usize, schedule: ScheduleConfig) -> Self {
-        let (zero_terminal_snr, time, variance, low_resolution) = Default::default();
-        Self { objective, timesteps, schedule, zero_terminal_snr, time, variance, low_resolution }
+        let (zero_terminal_snr, time, variance, low_resolution, gaps) = Default::default();
+        Self { objective, timesteps, schedule, zero_terminal_snr, time, variance, low_resolution, gaps }
     }
 
     /// Computes the schedule.
@@ -163,8 +171,16 @@ impl DiffusionConfig {
             }
             rescale_to_zero_snr(&mut alpha_bars);
         }
-        let Self { time, variance, low_resolution, .. } = *self;
-        Ok(Diffusion { objective: self.objective.into(), alpha_bars, time, variance, low_resolution })
+        let Self { time, variance, low_resolution, gaps, .. } = *self;
+        Ok(Diffusion { objective: self.objective.into(), alpha_bars, time, variance, low_resolution, gaps })
+    }
+
+    /// Whether the network draws.
+    ///
+    /// # Errors
+    /// [`DiffusionError::FillsGaps`]
+    pub fn check_draws(&self) -> Result<(), DiffusionError> {
+        if self.gaps.is_some() { Err(DiffusionError::FillsGaps) } else { Ok(()) }
     }
 }
 

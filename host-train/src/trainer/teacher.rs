@@ -1,5 +1,7 @@
 //! The teacher's task: predict noised training images.
 
+use std::ops::Range;
+
 use anyhow::ensure;
 use burn::module::AutodiffModule;
 use burn::tensor::Tensor;
@@ -15,8 +17,8 @@ use crate::dataset::{Augmentation, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Output};
 use crate::diffusion::variational::{self, Decoder};
 use crate::diffusion::{
-    Diffusion, DiffusionConfig, Distance, LossConfig, NoiseConfig, Time, TimeSampling, Times, Weighting, is_default,
-    per_image,
+    Diffusion, DiffusionConfig, Distance, LossConfig, NoiseConfig, Objective, Time, TimeSampling, Times, Weighting,
+    is_default, known_rows, per_image,
 };
 use crate::ops::{DenoiserBackend, checkpointing};
 
@@ -101,17 +103,30 @@ impl TeacherConfig {
                  out, or use the simple loss with train.weighting = {{ kind = \"vlb\" }}"
             );
         }
-        let given = match diffusion.low_resolution {
-            Some(low) => {
+        let given = match (diffusion.low_resolution, diffusion.gaps) {
+            (Some(_), Some(_)) => anyhow::bail!("a network has diffusion.low_resolution or diffusion.gaps, not both"),
+            (Some(low), None) => {
                 low.check(network.shape).map_err(anyhow::Error::msg)?;
                 network.shape.channels
             }
-            None => 0,
+            (None, Some(gaps)) => {
+                gaps.check(network.shape).map_err(anyhow::Error::msg)?;
+                ensure!(
+                    diffusion.objective == Objective::X0
+                        && self.weighting == Weighting::Uniform
+                        && self.loss == LossConfig::Simple
+                        && !network.self_conditioning,
+                    "diffusion.gaps is regression: set diffusion.objective = \"x0\" and train.weighting = {{ kind = \"uniform\" \
+                     }}, leave train.loss and network.self_conditioning out"
+                );
+                1
+            }
+            (None, None) => 0,
         };
         ensure!(
             network.condition_channels == given,
             "network.condition_channels is {}, but there are {given} channels to give (diffusion.low_resolution gives as \
-             many as a sample has)",
+             many as a sample has, diffusion.gaps 1)",
             network.condition_channels
         );
         Ok(())
@@ -163,6 +178,8 @@ pub struct Plan {
     /// Classes, the hidden ones hidden.
     labels: Vec<usize>,
     times: Times,
+    /// Each sample's gap, for a network that fills them.
+    gaps: Option<Vec<Range<usize>>>,
     /// What is left of the step's random numbers.
     random: StepRandom,
 }
@@ -171,8 +188,10 @@ impl Host<'_> {
     fn plan(&self, step: u64, part: Part) -> Plan {
         let config = self.config;
         let mut random = StepRandom::new(self.seed, step);
-        let Times { times, importance } =
-            config.timesteps.draw(self.diffusion, &self.weights, &random.stratified(config.batch));
+        let Times { times, importance } = match self.diffusion.gaps {
+            None => config.timesteps.draw(self.diffusion, &self.weights, &random.stratified(config.batch)),
+            Some(_) => Times { times: vec![0.0; config.batch], importance: vec![1.0; config.batch] },
+        };
         let picks = Picks::draw(&self.split, config.batch, &config.augment, &mut random);
         let mut labels = picks.labels(&self.split);
         for label in &mut labels {
@@ -180,7 +199,12 @@ impl Host<'_> {
                 *label = self.no_class;
             }
         }
+        let width = self.split.dataset.shape.width;
+        let gaps = self.diffusion.gaps.map(|gaps| -> Vec<Range<usize>> {
+            (0..config.batch).map(|_| gaps.draw(width, || random.unit())).collect()
+        });
         let made = if config.noise.immiscible { Part::ALL } else { part };
+        let gaps = gaps.map(|gaps| made.slice(&gaps).to_vec());
         let times = Times { times: made.slice(&times).to_vec(), importance: made.slice(&importance).to_vec() };
         let (sent, picks) = match self.placement {
             Placement::Device => (None, picks.part(made)),
@@ -189,7 +213,7 @@ impl Host<'_> {
                 (Some(kept), picks)
             }
         };
-        Plan { part, made, picks, sent, labels: made.slice(&labels).to_vec(), times, random }
+        Plan { part, made, picks, sent, labels: made.slice(&labels).to_vec(), times, gaps, random }
     }
 }
 
@@ -201,11 +225,11 @@ struct Examples<B: Backend> {
     labels: Vec<usize>,
     /// Where each sample is noised to.
     times: Times,
-    /// The noised data.
+    /// The noised data, or those with gaps.
     x: Tensor<B, 4>,
     /// What the network should say.
     target: Tensor<B, 4>,
-    /// The given image that the network also sees.
+    /// The given image that the network also sees, or where it is known.
     given: Option<Tensor<B, 4>>,
 }
 
@@ -257,15 +281,35 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
 
     /// The planned examples, and the random numbers that are left for their dropout.
     fn examples(&self, plan: Plan) -> (Examples<B>, StepRandom) {
-        let (config, diffusion, device) = (self.host.config, self.host.diffusion, &self.device);
-        let Plan { part, made, picks, sent, labels, times, mut random } = plan;
+        let device = &self.device;
+        let Plan { part, made, picks, sent, labels, times, gaps, mut random } = plan;
         let sent = sent.map(|kept| Samples::send(kept, self.host.split.dataset, device));
         let samples = sent.as_ref().or(self.samples.as_ref()).expect("samples are there or sent");
         let images = picks.gather(samples, &mut random, made);
+        let (x, target, given) = match gaps {
+            Some(gaps) => {
+                let known = known_rows(&gaps, images.dims()[3], device);
+                (images.clone() * known.clone(), images.clone(), Some(known))
+            }
+            None => self.noised(&images, &times, made, &mut random),
+        };
+        let examples = Examples { images, labels, times, x, target, given };
+        (if made == part { examples } else { examples.part(part) }, random)
+    }
+
+    /// The noised samples `made` of a step, what the network should say, and the low resolution that it sees.
+    fn noised(
+        &self,
+        images: &Tensor<B, 4>,
+        times: &Times,
+        made: Part,
+        random: &mut StepRandom,
+    ) -> (Tensor<B, 4>, Tensor<B, 4>, Option<Tensor<B, 4>>) {
+        let (config, diffusion, device) = (self.host.config, self.host.diffusion, &self.device);
         let noise = random.normal_part(images.dims(), made, device);
-        let noise = config.noise.shape(&images, noise, |shape| random.normal_part(shape, made, device));
-        let x = diffusion.noised(&images, &noise, &times.times);
-        let target = diffusion.target(&images, &noise, &times.times);
+        let noise = config.noise.shape(images, noise, |shape| random.normal_part(shape, made, device));
+        let x = diffusion.noised(images, &noise, &times.times);
+        let target = diffusion.target(images, &noise, &times.times);
         let given = diffusion.low_resolution.map(|low| {
             let [_, _, height, width] = images.dims();
             let mut small = low.reduce(images.clone());
@@ -276,8 +320,7 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
             }
             low.enlarge(small, [height, width])
         });
-        let examples = Examples { images, labels, times, x, target, given };
-        (if made == part { examples } else { examples.part(part) }, random)
+        (x, target, given)
     }
 
     /// The weight of a sample at `time`.
@@ -298,6 +341,10 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
         let own = network.self_conditioning.then(|| self.own_estimate(&net.valid(), &examples));
         let Examples { images, labels, times: Times { times, importance }, x, target, given } = examples;
         let [images, x, target] = [images, x, target].map(Tensor::<A, 4>::from_inner);
+        let hidden = given
+            .as_ref()
+            .filter(|_| diffusion.gaps.is_some())
+            .map(|known| Tensor::<A, 4>::from_inner(-known.clone() + 1.0));
         let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, device);
         condition.extra = network.extra(&x, own.map(Tensor::from_inner), given.map(Tensor::from_inner));
         condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.long());
@@ -307,7 +354,12 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
         let simple = |f: Tensor<A, 4>| {
             let weights: Vec<f32> =
                 times.iter().zip(&importance).map(|(&time, factor)| (self.weight(time) * factor) as f32).collect();
-            config.distance.mean(f - target, per_image(&weights, device))
+            let error = f - target;
+            let error = match &hidden {
+                Some(hidden) => error * hidden.clone(),
+                None => error,
+            };
+            config.distance.mean(error, per_image(&weights, device))
         };
         let bound = |f: Tensor<A, 4>| {
             let timesteps: Vec<usize> = times.iter().map(|&time| time as usize).collect();

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, TensorData};
 use super::step_random::StepRandom;
 use crate::dataset::Split;
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
-use crate::diffusion::{Diffusion, Weighting, from_pixels};
+use crate::diffusion::{Diffusion, Weighting, from_pixels, known_rows};
 use crate::ops::DenoiserBackend;
 
 /// Samples computed at once.
@@ -113,24 +113,43 @@ impl<'a> HeldOut<'a> {
     }
 
     /// Of each sample, noised to its time: the mean squared errors of the network's output, and of the estimate of the data
-    /// that the output gives.
+    /// that the output gives. Of a network that fills gaps: those of the filled samples, whatever the time.
     pub(super) fn errors<B: DenoiserBackend>(&self, net: &Denoiser<B>, times: &[f64]) -> Vec<[f64; 2]> {
         let device = net.embedding().class.val().device();
-        let each = self.network.shape.len();
+        let (each, width) = (self.network.shape.len(), self.network.shape.width);
+        // A network that fills gaps has other ones at each time, but is itself of time 0.
+        let mut random = StepRandom::new(SEED, 1 + times[0] as u64);
+        let zeros = vec![0.0; times.len()];
+        let times = if self.diffusion.gaps.is_some() { &zeros[..] } else { times };
         let mut errors = Vec::with_capacity(self.len());
         for (begin, (labels, times)) in self.labels.chunks(BATCH).zip(times.chunks(BATCH)).enumerate() {
             let range = begin * BATCH * each..(begin * BATCH + labels.len()) * each;
             let images = from_pixels::<B>(self.values[range.clone()].to_vec(), self.network.shape, &device);
             let noise = Tensor::from_data(TensorData::new(self.noise[range].to_vec(), images.dims()), &device);
-            let x = self.diffusion.noised(&images, &noise, times);
-            let target = self.diffusion.target(&images, &noise, times);
+            let (x, target, given) = match self.diffusion.gaps {
+                Some(gaps) => {
+                    let gaps: Vec<_> = labels.iter().map(|_| gaps.draw(width, || random.unit())).collect();
+                    let known = known_rows(&gaps, width, &device);
+                    (images.clone() * known.clone(), images.clone(), Some(known))
+                }
+                None => (
+                    self.diffusion.noised(&images, &noise, times),
+                    self.diffusion.target(&images, &noise, times),
+                    // The sample's low resolution where it is trained to enlarge.
+                    self.diffusion.low_resolution.map(|low| low.of(images.clone())),
+                ),
+            };
             let mut condition = Condition::at(self.network, times, self.diffusion.timesteps(), labels, &device);
-            // No estimate of its own; the sample's low resolution where it is trained to enlarge.
-            let low = self.diffusion.low_resolution.map(|low| low.of(images.clone()));
-            condition.extra = self.network.extra(&x, None, low);
+            // No estimate of its own.
+            condition.extra = self.network.extra(&x, None, given.clone());
             let (f, _) = self.network.mean_and_variance(net.forward(x.clone(), &condition));
             let estimate = self.diffusion.estimate(&x, &f, times);
+            let hidden = given.filter(|_| self.diffusion.gaps.is_some()).map(|known| -known + 1.0);
             let squares = |error: Tensor<B, 4>| -> Vec<f32> {
+                let error = match &hidden {
+                    Some(hidden) => error * hidden.clone(),
+                    None => error,
+                };
                 let error: Tensor<B, 2> = error.flatten(1, 3);
                 (error.clone() * error).mean_dim(1).into_data().to_vec().expect("f32 backend")
             };

@@ -75,6 +75,7 @@ impl Evaluate<'_> {
     fn measure<B: DenoiserBackend>(&self, held_out: &Split<'_>, data_sha256: &str) -> anyhow::Result<Output> {
         let bytes = files::read(&self.weights)?;
         let file = DenoiserFile::from_bytes(&bytes)?;
+        file.diffusion.check_draws()?;
         if !(1..=held_out.len()).contains(&self.samples) {
             return Err(Usage(format!("--samples {}: give 1 to {}", self.samples, held_out.len())).into());
         }

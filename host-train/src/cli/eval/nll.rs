@@ -63,6 +63,7 @@ impl OnBackend for Evaluate {
     {
         let (bytes, split) = (files::read(&self.weights)?, run.data.held_out());
         let file = DenoiserFile::from_bytes(&bytes)?;
+        file.diffusion.check_draws()?;
         if !(2..=split.len()).contains(&self.samples) {
             return Err(Usage(format!("--samples {}: give 2 to {}", self.samples, split.len())).into());
         }

@@ -101,6 +101,7 @@ impl SubjectArgs {
 
     fn draw_floats(&self, run: &Run, path: &Path, progress: impl FnMut(usize)) -> anyhow::Result<Samples> {
         let file = read_denoiser(path)?;
+        file.diffusion.check_draws()?;
         let sampling = self.sampling.apply(&file.sampling)?;
         let (device, diffusion) = (Default::default(), file.diffusion.build()?);
         sampling.check(&diffusion).map_err(|error| Usage(error.to_string()))?;

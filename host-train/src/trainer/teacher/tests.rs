@@ -3,7 +3,7 @@ use burn::backend::{Autodiff, Flex};
 use super::*;
 use crate::dataset::{Augment, Dataset, SampleShape, Values};
 use crate::denoiser::{Architecture, MlpConfig, UNetConfig, gradients, parameters, set_parameters};
-use crate::diffusion::{Likelihood, LowResolution, Objective, ScheduleConfig};
+use crate::diffusion::{Gaps, Likelihood, LowResolution, Objective, ScheduleConfig, fill};
 use crate::trainer::{AdamW, Decay, Ema};
 
 type Train = Autodiff<Flex>;
@@ -106,16 +106,27 @@ fn input_and_target_are_of_the_same_noise() {
     }
 }
 
-/// The gradient of all parameters, the losses of a few steps before.
+/// The network after a few steps, and their losses.
 fn trained(
     config: &TeacherConfig,
     network: &DenoiserConfig,
     process: &DiffusionConfig,
     steps: u64,
 ) -> (Denoiser<Train>, Vec<f32>) {
+    trained_on(&data(network.shape), config, network, process, steps)
+}
+
+/// The same on other data.
+fn trained_on(
+    data: &Dataset,
+    config: &TeacherConfig,
+    network: &DenoiserConfig,
+    process: &DiffusionConfig,
+    steps: u64,
+) -> (Denoiser<Train>, Vec<f32>) {
     config.check(process, network).unwrap();
-    let (data, diffusion) = (data(network.shape), process.build().unwrap());
-    let task = task(config, network, &diffusion, &data);
+    let diffusion = process.build().unwrap();
+    let task = task(config, network, &diffusion, data);
     let mut net = network.init::<Train>(1, &Default::default()).unwrap();
     let mut state = AdamW::new(parameters(&net).inner(), &config.optimizer);
     let mut losses = Vec::new();
@@ -231,6 +242,103 @@ fn a_part_and_streamed_data_are_the_same_examples() {
     }
 }
 
+/// Filling gaps of up to `most` rows.
+fn gaps(most: usize) -> DiffusionConfig {
+    DiffusionConfig { gaps: Some(Gaps { rows: [2, most] }), ..diffusion(Objective::X0) }
+}
+
+/// What is hidden is not seen, what is known is seen as it is, and the loss is of what is hidden alone; so too in parts and from
+/// the host.
+#[test]
+fn a_network_for_gaps_sees_the_rest_and_is_judged_in_the_gap() {
+    let shape = SHAPES[1];
+    let (network, data) = (DenoiserConfig { condition_channels: 1, ..network(shape) }, data(shape));
+    let (config, process) = (teacher(), gaps(5).build().unwrap());
+    let on_device = task(&config, &network, &process, &data);
+    let streamed =
+        TeacherTask::<Flex>::new(&config, &network, &process, data.train(), 1, Placement::Host, &Default::default());
+    let floats = |x: &Tensor<Flex, 4>| -> Vec<f32> { x.to_data().to_vec().unwrap() };
+    let mut lengths = Vec::new();
+    for step in 0..20 {
+        let (examples, _) = on_device.examples(on_device.host.plan(step, Part::ALL));
+        let known = floats(examples.given.as_ref().unwrap());
+        let (x, target) = (floats(&examples.x), floats(&examples.target));
+        let is_known = |at: usize| known[at / 16 * 8 + at % 8] == 1.0;
+        assert!((0..x.len()).all(|at| x[at] == if is_known(at) { target[at] } else { 0.0 }));
+        assert_eq!(target, floats(&examples.images));
+        lengths.extend(known.chunks(8).map(|sample| sample.iter().filter(|&&value| value == 0.0).count()));
+        let hidden = (0..x.len()).filter(|&at| !is_known(at)).map(|at| target[at] * target[at]).sum::<f32>();
+        let net = network.init::<Train>(1, &Default::default()).unwrap();
+        let loss: f32 = step_loss(&on_device, &net, step, Part::ALL).into_scalar();
+        assert!((loss - hidden / x.len() as f32).abs() < 1e-6, "the untrained network says zero: {loss}");
+        for index in 0..2 {
+            let part = Part { index, of: 2 };
+            for task in [&on_device, &streamed] {
+                let found = task.examples(task.host.plan(step, part)).0;
+                assert_eq!(worst(found.x, part.narrow(examples.x.clone())), 0.0);
+                assert_eq!(worst(found.given.unwrap(), part.narrow(examples.given.clone().unwrap())), 0.0);
+            }
+        }
+    }
+    assert!(lengths.iter().all(|length| (2..=5).contains(length)) && (2..=5).all(|length| lengths.contains(&length)));
+}
+
+/// A signal that is one normal level and white noise has a best filling in closed form: the mean of what is known, drawn towards
+/// zero, which errs by the noise and by what the level is uncertain.
+#[test]
+fn filling_a_linear_gaussian_signal_approaches_the_known_optimum() {
+    let (shape, level, white) = (SampleShape::signal(8, 1), 0.5, 0.2);
+    let mut random = StepRandom::new(3, 0);
+    let mut samples = |count: usize| -> Vec<f32> {
+        let sample = |_| {
+            let values = random.normals(9);
+            (1..9).map(|at| level * values[0] + white * values[at]).collect::<Vec<f32>>()
+        };
+        (0..count).flat_map(sample).collect()
+    };
+    let data = Dataset::new(shape, Values::Floats(samples(2000)), vec![0; 2000], vec!["all".to_owned()]);
+    let network = DenoiserConfig { classes: 1, condition_channels: 1, ..network(shape) };
+    let process = gaps(4);
+    let config = TeacherConfig { batch: 64, class_dropout: 0.0, ..teacher() };
+    let (net, _) = trained_on(&data, &config, &network, &process, 400);
+    let test = Tensor::<Flex, 1>::from_floats(&samples(1000)[..], &Default::default()).reshape([1000, 1, 1, 8]);
+    let known = crate::diffusion::known_rows(&vec![3..6; 1000], 8, &Default::default());
+    let filled = fill(&net.valid(), &network, &test, &known);
+    let (found, wanted): (Vec<f32>, Vec<f32>) =
+        (filled.into_data().to_vec().unwrap(), test.into_data().to_vec().unwrap());
+    assert!(
+        (0..found.len()).all(|at| (3..6).contains(&(at % 8)) || found[at] == wanted[at]),
+        "what is known has changed"
+    );
+    let error = found.iter().zip(&wanted).map(|(found, wanted)| (found - wanted).powi(2)).sum::<f32>() / 3000.0;
+    let (level, white) = (level * level, white * white);
+    let optimum = white + 1.0 / (1.0 / level + 5.0 / white);
+    assert!(error > 0.9 * optimum && error < 1.25 * optimum, "{error}, the least possible is {optimum}");
+}
+
+/// No sample of a class that is left out, whatever is drawn.
+#[test]
+fn left_out_classes_are_in_no_batch() {
+    use crate::dataset::{DataConfig, DataSource};
+    let data = DataConfig { leave_out: vec!["triangle".to_owned()], ..DataSource::Waves.into() };
+    let (kept, left_out) = (data.load().unwrap(), data.load_left_out().unwrap());
+    let unet = toml::from_str::<UNetConfig>("widths = [4]\nblocks = 1\nmiddle = 1\ngroups = 2\nembedding = 8").unwrap();
+    let network = DenoiserConfig { architecture: Architecture::UNet(unet), ..network(kept.shape) };
+    let (config, process) = (TeacherConfig { batch: 50, ..teacher() }, diffusion(Objective::V).build().unwrap());
+    let task = task(&config, &network, &process, &kept);
+    let bits = |units: &[f32]| units.iter().map(|unit| unit.to_bits()).collect::<Vec<_>>();
+    let units = |data: &Dataset, index: usize| bits(&data.units(index).collect::<Vec<f32>>());
+    let forbidden: std::collections::HashSet<_> = (0..left_out.len()).map(|index| units(&left_out, index)).collect();
+    let known: std::collections::HashSet<_> = kept.train().indices.iter().map(|&index| units(&kept, index)).collect();
+    for step in 0..20 {
+        let (examples, _) = task.examples(task.host.plan(step, Part::ALL));
+        let values: Vec<f32> = crate::diffusion::to_units(examples.images);
+        for sample in values.chunks(kept.shape.len()) {
+            assert!(!forbidden.contains(&bits(sample)) && known.contains(&bits(sample)), "step {step}");
+        }
+    }
+}
+
 /// Nichol, Dhariwal: the bound trains the variance and leaves the mean to the simple loss.
 #[test]
 fn the_hybrid_losss_bound_does_not_move_the_mean() {
@@ -320,6 +428,16 @@ fn recipes_that_contradict_themselves_are_refused_with_what_to_do() {
     assert!(refused(vlb, &process, &network(shape)).contains("weighting = { kind = \"vlb\" }"));
     let given = DenoiserConfig { condition_channels: 3, ..network(shape) };
     assert!(refused(teacher(), &process, &given).contains("there are 0 channels to give"));
+    let of_gaps = DenoiserConfig { condition_channels: 1, ..network(SHAPES[1]) };
+    teacher().check(&gaps(5), &of_gaps).unwrap();
+    assert!(refused(teacher(), &gaps(5), &network(SHAPES[1])).contains("diffusion.gaps 1"));
+    assert!(refused(teacher(), &gaps(8), &of_gaps).contains("less than a signal's length"));
+    let v = DiffusionConfig { objective: Objective::V, ..gaps(5) };
+    assert!(refused(teacher(), &v, &of_gaps).contains("diffusion.objective = \"x0\""));
+    let weighted = TeacherConfig { weighting: Weighting::TruncatedSnr, ..teacher() };
+    assert!(refused(weighted, &gaps(5), &of_gaps).contains("is regression"));
+    let low = DiffusionConfig { low_resolution: Some(LowResolution { factor: 2, noise: 0.0 }), ..gaps(5) };
+    assert!(refused(teacher(), &low, &of_gaps).contains("not both"));
     let dropout = TeacherConfig { class_dropout: 1.5, ..teacher() };
     assert!(refused(dropout, &process, &network(shape)).contains("class_dropout is 1.5"));
 }
