@@ -49,7 +49,7 @@ enum Command {
     Weights(weights::Args),
     /// Draw with a teacher, a student or any checkpoint: every sampler, guidance, inpainting, interpolation
     Sample(sample::Args),
-    /// Denoise, impute or score a signal or the rows of a table
+    /// Denoise, impute or score a signal or the rows of a table, or compare with regression
     Signal(signal::Args),
     /// Train a classifier of noised data, which guides `sample --classifier`
     Classifier(classifier::Args),

@@ -56,7 +56,7 @@ enum Verb {
     Export(verb::training::Arguments),
     /// Draw with a teacher, a student or any checkpoint: samplers, guidance, inpainting, interpolation (passed on to mote-train)
     Sample(verb::training::Arguments),
-    /// Denoise, impute or score a signal or the rows of a table (passed on to mote-train)
+    /// Denoise, impute or score a signal or the rows of a table, or compare with regression (passed on to mote-train)
     Signal(verb::training::Arguments),
     /// Train a classifier of noised data to guide samples (passed on to mote-train)
     Classifier(verb::training::Arguments),

@@ -2,6 +2,7 @@
 
 pub mod axes;
 pub mod canvas;
+pub mod comparison;
 pub mod confusion;
 pub mod features;
 pub mod frechet;
@@ -16,3 +17,4 @@ pub mod plot;
 mod products;
 pub mod scatter;
 pub mod sheet;
+pub mod signals;

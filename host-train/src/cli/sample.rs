@@ -116,8 +116,12 @@ impl NetworkArgs {
 
     /// The network, and what it draws by default.
     pub(super) fn file(&self, dir: &RunDir) -> anyhow::Result<DenoiserFile> {
-        let path = weights_file(dir, &self.weights)?;
-        read_denoiser(&path)
+        read_denoiser(&self.path(dir)?)
+    }
+
+    /// The network's file.
+    pub(super) fn path(&self, dir: &RunDir) -> anyhow::Result<PathBuf> {
+        weights_file(dir, &self.weights)
     }
 }
 

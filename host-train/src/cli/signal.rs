@@ -1,5 +1,7 @@
 //! `mote-train signal`: what a model of signals (or of table rows) does with data that it did not draw.
 
+mod compare;
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Tensor;
@@ -22,11 +24,19 @@ use crate::progress::Progress;
 /// Most windows of the run's held-out data that scores are compared with.
 const REFERENCE: usize = 500;
 
-/// Denoises, imputes or scores a signal (or the rows of a table) with a run's network.
+/// Denoises, imputes or scores a signal (or the rows of a table) with a run's network, or compares it with others.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
-    task: Task,
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    #[command(flatten)]
+    One(Box<Task>),
+    /// Compare what the network makes of held-out signals with plain regression and with what needs no network
+    Compare(Box<compare::Args>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,7 +102,10 @@ struct Common {
 }
 
 pub(super) fn run(args: Args) -> anyhow::Result<()> {
-    args.task.common().network.open()?.on_backend(&args.task)
+    match args.verb {
+        Verb::One(task) => task.common().network.open()?.on_backend(&*task),
+        Verb::Compare(args) => compare::run(&args),
+    }
 }
 
 impl Task {

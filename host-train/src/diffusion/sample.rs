@@ -23,7 +23,7 @@ mod interpolate;
 mod noisy_classifier;
 mod reverse;
 
-pub use anomaly::{reconstruction_scores, roc_auc, standardized};
+pub use anomaly::{reconstruction_scores, roc_auc, roc_auc_interval, standardized};
 pub use classifier::{ClassifierGuided, Classify};
 pub use config::{SamplerConfig, SamplingConfig, SamplingError, SpacingConfig, Threshold, VarianceConfig};
 pub use inpaint::{Known, Resampling};
