@@ -252,7 +252,7 @@ impl OnBackend for Args {
         }
         let mut detections = Vec::new();
         for dir in &self.without {
-            detections.extend(anomalies::detect::<B::InnerBackend>(self, dir, run)?);
+            detections.extend(anomalies::detect::<B::InnerBackend>(self, dir, run, sampling.threshold)?);
         }
         let windows = Windows::new(&held_out, self.windows);
         let training = Windows::new(&run.data.train(), self.windows);

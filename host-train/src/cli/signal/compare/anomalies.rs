@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Args, Net, Usage, Windows, nearest, spread};
 use crate::cli::settings::{Run, Settings};
 use crate::dataset::{DataConfig, Split};
-use crate::diffusion::sample::{SamplingConfig, roc_auc, roc_auc_interval, standardized};
+use crate::diffusion::sample::{SamplingConfig, Threshold, roc_auc, roc_auc_interval, standardized};
 use crate::ops::DenoiserBackend;
 
 /// Noise levels of the diffusion score, spread over the steps.
@@ -72,7 +72,12 @@ pub(super) fn check(args: &Args) -> anyhow::Result<()> {
 
 /// The scores of the run in `dir`, of the denoiser that leaves out the same, and of the moments; `like` is the run of the
 /// comparison.
-pub(super) fn detect<B: DenoiserBackend>(args: &Args, dir: &Path, like: &Run) -> anyhow::Result<Vec<Detection>> {
+pub(super) fn detect<B: DenoiserBackend>(
+    args: &Args,
+    dir: &Path,
+    like: &Run,
+    threshold: Threshold,
+) -> anyhow::Result<Vec<Detection>> {
     let (run, model) = Net::<B>::of_run(dir, like)?;
     model.file.diffusion.check_draws()?;
     let section = &run.settings.preset.data;
@@ -96,7 +101,9 @@ pub(super) fn detect<B: DenoiserBackend>(args: &Args, dir: &Path, like: &Run) ->
     };
 
     let begun = Instant::now();
-    let sampler = model.sampler(model.file.sampling.clone());
+    // As the network draws, but nothing else is cut off than in the rest of the comparison.
+    let own = &model.file.sampling;
+    let sampler = model.sampler(SamplingConfig { threshold, ..own.clone() });
     let table = sampler.sampling.table(&model.diffusion);
     let worker = model.worker(&sampler, &table, args.seed);
     let levels = LEVELS.min(table.len());
