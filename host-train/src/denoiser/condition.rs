@@ -4,8 +4,8 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use mote_core::noise::Philox;
-use rand::Rng;
+use mote_core::noise::normal_q12;
+use mote_core::quant::STATE_ONE;
 
 use super::DenoiserConfig;
 use super::layers::{Init, Linear};
@@ -118,23 +118,34 @@ impl<B: DenoiserBackend> Embedding<B> {
 /// multiplied by `1 / (1 - rate)` if it is not.
 pub(super) struct Dropout {
     rate: f64,
-    random: Option<Philox>,
+    /// The seed of [`DenoiserBackend::normals`], and how many of its numbers were drawn.
+    drawn: Option<(u64, u128)>,
 }
 
 impl Dropout {
     /// The masks are a function of `seed` and of the shapes asked for, in order; without a seed nothing is dropped.
     pub(super) fn new(rate: f64, seed: Option<u64>) -> Self {
-        Self { rate, random: seed.filter(|_| rate > 0.0).map(Philox::new) }
+        Self { rate, drawn: seed.filter(|_| rate > 0.0).map(|seed| (seed, 0)) }
     }
 
-    pub(super) fn apply<B: Backend>(&mut self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let Some(random) = &mut self.random else { return x };
-        let dropped = (self.rate * 4_294_967_296.0) as u32;
-        let kept = (1.0 / (1.0 - self.rate)) as f32;
+    /// Normal numbers decide, for they are made where `x` is.
+    pub(super) fn apply<B: DenoiserBackend>(&mut self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let Some((seed, drawn)) = &mut self.drawn else { return x };
         let shape = x.dims();
-        let mask = (0..shape.iter().product()).map(|_| if random.next_u32() < dropped { 0.0 } else { kept });
-        let mask = TensorData::new(mask.collect::<Vec<f32>>(), shape);
-        let device = x.device();
-        x * Tensor::from_data(mask, &device)
+        let count: usize = shape.iter().product();
+        let normals = B::normals(*seed, *drawn, count, &x.device()).reshape(shape);
+        *drawn += count as u128;
+        let kept = normals.lower_equal_elem(exceeded(self.rate)).float() * (1.0 / (1.0 - self.rate));
+        let kept = kept.cast(x.dtype());
+        x * kept
     }
+}
+
+/// What a normal number exceeds with probability `rate`, as near as twelve bits say it.
+fn exceeded(rate: f64) -> f32 {
+    let of = |tail: f64| {
+        let word = (tail * 4_294_967_296.0) as u32;
+        f32::from(normal_q12(word.min(i32::MAX as u32))) / f32::from(STATE_ONE)
+    };
+    if rate < 0.5 { of(rate) } else { -of(1.0 - rate) }
 }

@@ -242,8 +242,12 @@ fn dropout_is_a_function_of_its_seed_keeps_the_mean_and_is_off_without_one() {
     assert_eq!(drop(0.25, Some(1)), dropped);
     assert_ne!(drop(0.25, Some(2)), dropped);
     assert!(drop(0.25, None).iter().chain(&drop(0.0, Some(1))).all(|&value| value == 1.0));
-    let zeros = dropped.iter().filter(|&&value| value == 0.0).count();
-    // Five standard deviations of a binomial distribution.
-    assert!(zeros.abs_diff(2500) < 5 * 44, "{zeros} of 10,000");
-    assert!(dropped.iter().all(|&value| value == 0.0 || value == 1.0 / 0.75));
+    for rate in [0.25, 0.5, 0.8] {
+        let dropped = drop(rate, Some(1));
+        let zeros = dropped.iter().filter(|&&value| value == 0.0).count() as f64;
+        // Five standard deviations of a binomial distribution.
+        let deviation = (1e4 * rate * (1.0 - rate)).sqrt();
+        assert!((zeros - 1e4 * rate).abs() < 5.0 * deviation, "{zeros} of 10,000 at {rate}");
+        assert!(dropped.iter().all(|&value| value == 0.0 || value == (1.0 / (1.0 - rate)) as f32));
+    }
 }
