@@ -9,12 +9,13 @@
 //! reference = "float student"                # what the model's distance is divided by
 //! data = { kind = "embedded" }               # as in a preset
 //!
-//! [[recorded]]                               # measured when the model was made; its weights are not released
+//! [[recorded]]                               # measured when the model was made; not released itself
 //! subject = "float student"
 //! steps = 4
 //! distance = 5.25
 //! class_accuracy = 0.888
 //! reference = "float teacher"
+//! bits = 32                                  # of a weight; left out for a float network
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ fn eight() -> u32 {
     8
 }
 
-/// A float network that was measured when the model was made, on as many samples.
+/// What was measured when the model was made, on as many samples: a float network, or a model that is not released.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Recorded {
@@ -62,6 +63,12 @@ struct Recorded {
     distance: f64,
     class_accuracy: Option<f64>,
     reference: Option<String>,
+    #[serde(default = "float")]
+    bits: u32,
+}
+
+fn float() -> u32 {
+    32
 }
 
 /// A row of the table. The fields' names are those of `--json`.
@@ -159,15 +166,16 @@ fn rows(path: &Path) -> anyhow::Result<Vec<Row>> {
         distance: value(Metric::Frechet).context("there is a distance")?,
         class_accuracy: value(Metric::Accuracy),
         reference: card.reference.clone(),
+        bits: card.bits,
     };
     let floor = scorer.floor(Metric::Frechet, n).first().map(|floor| floor.mean);
-    let all = card.recorded.iter().map(|row| (row, 32, false)).chain([(&measured, card.bits, true)]);
-    all.map(|(row, bits, remade)| {
+    let all = card.recorded.iter().map(|row| (row, false)).chain([(&measured, true)]);
+    all.map(|(row, remade)| {
         Ok(Row {
             data: data.clone(),
             subject: row.subject.clone(),
             steps: row.steps,
-            bits,
+            bits: row.bits,
             n,
             distance: row.distance,
             floor,
