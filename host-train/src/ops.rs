@@ -26,6 +26,11 @@ use crate::peer::{Left, Peer};
 pub use mote_train_kernels::GROUP_NORM_EPSILON;
 pub use recompute::{checkpointing, recomputed};
 
+/// The normal number of a word of the generator: [`normal_q12`] over 4096.
+pub(crate) fn normal(word: u32) -> f32 {
+    f32::from(normal_q12(word)) / f32::from(STATE_ONE)
+}
+
 /// A backend that can run and train the denoiser. The provided operations are burn's.
 pub trait DenoiserBackend: Backend {
     /// Whether operations are queued, so that reading a number waits for all that were asked for before it.
@@ -118,8 +123,8 @@ pub trait DenoiserBackend: Backend {
         let mut philox = Philox::new(seed);
         philox.seek(begin / 4);
         (0..begin % 4).for_each(|_| _ = philox.next_u32());
-        let normal = |_| f32::from(normal_q12(philox.next_u32())) / f32::from(STATE_ONE);
-        Tensor::from_data(TensorData::new((0..count).map(normal).collect::<Vec<f32>>(), [count]), device)
+        let values: Vec<f32> = (0..count).map(|_| normal(philox.next_u32())).collect();
+        Tensor::from_data(TensorData::new(values, [count]), device)
     }
 
     /// `residual` plus a convolution of stride 1; shapes as [`DenoiserBackend::conv`]'s.

@@ -4,12 +4,10 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use mote_core::noise::normal_q12;
-use mote_core::quant::STATE_ONE;
 
 use super::DenoiserConfig;
 use super::layers::{Init, Linear};
-use crate::ops::DenoiserBackend;
+use crate::ops::{DenoiserBackend, normal};
 
 /// Longest period of the timestep's sines and cosines, in timesteps / 2 pi.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -143,9 +141,6 @@ impl Dropout {
 
 /// What a normal number exceeds with probability `rate`, as near as twelve bits say it.
 fn exceeded(rate: f64) -> f32 {
-    let of = |tail: f64| {
-        let word = (tail * 4_294_967_296.0) as u32;
-        f32::from(normal_q12(word.min(i32::MAX as u32))) / f32::from(STATE_ONE)
-    };
+    let of = |tail: f64| normal(((tail * 4_294_967_296.0) as u32).min(i32::MAX as u32));
     if rate < 0.5 { of(rate) } else { -of(1.0 - rate) }
 }

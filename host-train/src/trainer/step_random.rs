@@ -1,12 +1,11 @@
 //! The random numbers of a training step.
 
 use burn::tensor::Tensor;
-use mote_core::noise::{Philox, normal_q12};
-use mote_core::quant::STATE_ONE;
+use mote_core::noise::Philox;
 use rand::Rng;
 
 use super::fit::Part;
-use crate::ops::DenoiserBackend;
+use crate::ops::{DenoiserBackend, normal};
 
 /// Random numbers of one step: a function of the seed, the step and nothing else.
 #[derive(Debug, Clone)]
@@ -72,7 +71,7 @@ impl StepRandom {
 
     /// The same numbers here.
     pub(crate) fn normals(&mut self, count: usize) -> Vec<f32> {
-        (0..count).map(|_| f32::from(normal_q12(self.word())) / f32::from(STATE_ONE)).collect()
+        (0..count).map(|_| normal(self.word())).collect()
     }
 
     fn word(&mut self) -> u32 {
