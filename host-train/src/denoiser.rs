@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 pub use block::{Attention, Block};
-pub use condition::{Condition, Embedding};
+pub use condition::{Condition, Embedding, Features};
 pub use config::{Architecture, ConfigError, DenoiserConfig, NotExportable, Output};
 pub use file::{Convention, DenoiserFile, FileError};
 pub use layers::{Conv, Linear, Norm};

@@ -43,24 +43,20 @@ impl<B: Backend> Condition<B> {
     /// # Panics
     /// As [`Condition::new`].
     pub fn at(config: &DenoiserConfig, of: &[f64], timesteps: usize, classes: &[usize], device: &B::Device) -> Self {
-        assert_eq!(of.len(), classes.len());
-        let embedding = config.architecture.embedding();
-        let half = embedding / 2;
-        let angle = |t: f64, i: usize| t * 1000.0 / timesteps as f64 * MAX_PERIOD.powf(-(i as f64) / half as f64);
-        let mut time = Vec::with_capacity(of.len() * embedding);
-        let mut class = vec![0f32; of.len() * (config.classes + 1)];
-        for (row, (&t, &label)) in of.iter().zip(classes).enumerate() {
+        let features = Features::<B>::rows(config, of.iter().copied(), timesteps);
+        Self::told(config, Tensor::from_data(features, device), classes, device)
+    }
+
+    /// Features of timesteps, `[batch, embedding]`, and the classes.
+    fn told(config: &DenoiserConfig, time: Tensor<B, 2>, classes: &[usize], device: &B::Device) -> Self {
+        assert_eq!(time.dims()[0], classes.len());
+        let mut class = vec![0f32; classes.len() * (config.classes + 1)];
+        for (row, &label) in classes.iter().enumerate() {
             assert!(label <= config.classes, "class {label}");
-            time.extend((0..half).map(|i| angle(t, i).cos() as f32));
-            time.extend((0..half).map(|i| angle(t, i).sin() as f32));
             class[row * (config.classes + 1) + label] = 1.0;
         }
-        Self {
-            time: Tensor::from_data(TensorData::new(time, [of.len(), embedding]), device),
-            class: Tensor::from_data(TensorData::new(class, [of.len(), config.classes + 1]), device),
-            extra: None,
-            dropout: None,
-        }
+        let class = Tensor::from_data(TensorData::new(class, [classes.len(), config.classes + 1]), device);
+        Self { time, class, extra: None, dropout: None }
     }
 
     /// `x` and the extra channels of a network that reads `inputs` channels.
@@ -79,6 +75,49 @@ impl<B: Backend> Condition<B> {
             None => Tensor::zeros(wanted, &x.device()),
         };
         Tensor::cat(vec![x, extra], 1)
+    }
+}
+
+/// The features of all timesteps, computed once and kept on the device: a training step picks its rows there.
+#[derive(Debug, Clone)]
+pub struct Features<B: Backend> {
+    /// `[timesteps, embedding]`
+    table: Tensor<B, 2>,
+    timesteps: usize,
+}
+
+impl<B: Backend> Features<B> {
+    /// Of each of `timesteps`, for the network of `config`.
+    pub fn new(config: &DenoiserConfig, timesteps: usize, device: &B::Device) -> Self {
+        let rows = Self::rows(config, (0..timesteps).map(|timestep| timestep as f64), timesteps);
+        Self { table: Tensor::from_data(rows, device), timesteps }
+    }
+
+    /// [`Condition::at`] the times, with the same bits.
+    ///
+    /// # Panics
+    /// As [`Condition::new`].
+    pub fn condition(&self, config: &DenoiserConfig, of: &[f64], classes: &[usize]) -> Condition<B> {
+        let device = &self.table.device();
+        if of.iter().any(|&time| time.fract() != 0.0 || time < 0.0 || time >= self.timesteps as f64) {
+            return Condition::at(config, of, self.timesteps, classes, device);
+        }
+        let rows: Vec<i32> = of.iter().map(|&timestep| timestep as i32).collect();
+        Condition::told(config, self.table.clone().select(0, Tensor::from_ints(&rows[..], device)), classes, device)
+    }
+
+    /// A row of features for each of the times.
+    fn rows(config: &DenoiserConfig, times: impl ExactSizeIterator<Item = f64>, timesteps: usize) -> TensorData {
+        let (rows, embedding) = (times.len(), config.architecture.embedding());
+        let half = embedding / 2;
+        let frequencies: Vec<f64> = (0..half).map(|i| MAX_PERIOD.powf(-(i as f64) / half as f64)).collect();
+        let mut features = Vec::with_capacity(rows * embedding);
+        for time in times {
+            let angles = frequencies.iter().map(|frequency| time * 1000.0 / timesteps as f64 * frequency);
+            features.extend(angles.clone().map(|angle| angle.cos() as f32));
+            features.extend(angles.map(|angle| angle.sin() as f32));
+        }
+        TensorData::new(features, [rows, embedding])
     }
 }
 

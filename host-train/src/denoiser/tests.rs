@@ -87,6 +87,18 @@ fn gradients_agree_between_flex_and_ndarray() {
 }
 
 #[test]
+fn kept_features_are_those_computed_anew() {
+    let (config, device) = (small(), Default::default());
+    let features = Features::<Flex>::new(&config, 50, &device);
+    for times in [[0.0, 49.0, 7.0], [0.0, 7.5, 49.0], [50.0, 1.0, 2.0]] {
+        let kept = features.condition(&config, &times, &[2, 0, 1]);
+        let anew = Condition::<Flex>::at(&config, &times, 50, &[2, 0, 1], &device);
+        assert_eq!(kept.time.into_data(), anew.time.into_data(), "{times:?}");
+        assert_eq!(kept.class.into_data(), anew.class.into_data());
+    }
+}
+
+#[test]
 fn networks_that_cannot_be_are_refused() {
     let with = |unet: UNetConfig| DenoiserConfig { architecture: Architecture::UNet(unet), ..small() }.check();
     let odd = DenoiserConfig { shape: SampleShape::image(6, 5, 1), ..small() };

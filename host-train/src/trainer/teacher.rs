@@ -14,7 +14,7 @@ use super::batch::{Kept, Picks, Samples};
 use super::fit::{Part, Task};
 use super::step_random::StepRandom;
 use crate::dataset::{Augmentation, Split};
-use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Output};
+use crate::denoiser::{Condition, Denoiser, DenoiserConfig, Features, Output};
 use crate::diffusion::variational::{self, Decoder};
 use crate::diffusion::{
     Diffusion, DiffusionConfig, Distance, LossConfig, NoiseConfig, Objective, Time, TimeSampling, Times, Weighting,
@@ -151,6 +151,7 @@ pub struct TeacherTask<'a, B: DenoiserBackend> {
     mean_weight: f64,
     /// All samples, where the device keeps them.
     samples: Option<Samples<B>>,
+    features: Features<B>,
     device: B::Device,
 }
 
@@ -266,6 +267,7 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
             bound: diffusion.bound(network.output),
             mean_weight: diffusion.mean_weight(config.weighting, &all),
             samples: (placement == Placement::Device).then(|| Samples::all(&split, device)),
+            features: Features::new(network, diffusion.timesteps(), device),
             device: device.clone(),
             host: Host {
                 config,
@@ -345,9 +347,13 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
             .as_ref()
             .filter(|_| diffusion.gaps.is_some())
             .map(|known| Tensor::<A, 4>::from_inner(-known.clone() + 1.0));
-        let mut condition = Condition::at(network, &times, diffusion.timesteps(), &labels, device);
-        condition.extra = network.extra(&x, own.map(Tensor::from_inner), given.map(Tensor::from_inner));
-        condition.dropout = (network.architecture.dropout() > 0.0).then(|| random.long());
+        let told = self.features.condition(network, &times, &labels);
+        let condition = Condition {
+            time: Tensor::from_inner(told.time),
+            class: Tensor::from_inner(told.class),
+            extra: network.extra(&x, own.map(Tensor::from_inner), given.map(Tensor::from_inner)),
+            dropout: (network.architecture.dropout() > 0.0).then(|| random.long()),
+        };
         let forward = || net.forward(x.clone(), &condition);
         let output = if config.gradient_checkpointing { checkpointing(forward) } else { forward() };
         let (f, variance) = network.mean_and_variance(output);
@@ -389,7 +395,7 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
         let (x_even, times_even): (_, Vec<f64>) = (pick(x), times.times.iter().copied().step_by(2).collect());
         let labels_even: Vec<usize> = labels.iter().copied().step_by(2).collect();
         let diffusion = self.host.diffusion;
-        let mut condition = Condition::at(self.network, &times_even, diffusion.timesteps(), &labels_even, device);
+        let mut condition = self.features.condition(self.network, &times_even, &labels_even);
         condition.extra = self.network.extra(&x_even, None, given.as_ref().map(pick));
         let (f, _) = self.network.mean_and_variance(net.forward(x_even.clone(), &condition));
         let estimate = self.decoder().limited(diffusion.estimate(&x_even, &f, &times_even));
