@@ -7,12 +7,15 @@
 //!
 //! The gradient of the input is the same product with the roles of the channels exchanged. The gradient of the weights
 //! sums over pixels: each block sums a part of them, and a second kernel adds the parts in order.
+//!
+//! On a Hopper GPU, [`hopper`](crate::hopper) computes what is of stride 1, bfloat16 and multiples of 64 channels.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
 use cubecl::{cmma, tf32};
 use half::bf16;
 
+use crate::hopper::{self, Correlate, Multiply, Sizes};
 use crate::{Precision, THREADS, array, blocks, vector_size};
 
 /// Threads of a block: four warps.
@@ -191,6 +194,13 @@ impl Product {
         self.out_channels.div_ceil(self.columns)
     }
 
+    /// The sizes, if it is a convolution of stride 1 on bfloat16.
+    fn sizes(&self, precision: Precision) -> Option<Sizes> {
+        let Self { channels, out_channels, height, width, kernel, stride, .. } = *self;
+        let sizes = Sizes { input: channels, output: out_channels, height, width, kernel };
+        (precision == Precision::Half && stride == [1; 2]).then_some(sizes)
+    }
+
     /// Rows and columns of the packed weights.
     fn packed(&self) -> [usize; 2] {
         [self.taps() * self.chunks * self.depth, self.tiles() * self.columns]
@@ -246,6 +256,12 @@ fn launch<R: Runtime>(
     batch: usize,
     [read, weight, bias, residual]: [&Handle; 4],
 ) -> Handle {
+    if let Some(sizes) = product.sizes(precision)
+        && let Some(plan) = Multiply::new(client, sizes, batch, [product.bias, product.residual])
+    {
+        let packed = pack_blocks(client, shape, product, weight);
+        return plan.launch(client, batch, [read, &packed, bias, residual]);
+    }
     let [depth, columns] = product.packed();
     let packed = client.empty(depth * columns * precision.operand_size());
     let weights = shape.output * shape.input * shape.taps();
@@ -292,6 +308,47 @@ fn launch<R: Runtime>(
         )
     );
     out
+}
+
+/// The weights as [`Multiply::launch`] takes them.
+fn pack_blocks<R: Runtime>(client: &ComputeClient<R>, shape: &ConvShape, product: &Product, weight: &Handle) -> Handle {
+    let len = shape.output * shape.input * shape.taps();
+    let packed = client.empty(len * size_of::<bf16>());
+    let (count, dim) = (blocks(len, THREADS), CubeDim::new_1d(THREADS as u32));
+    // SAFETY: each unit reads one of the weights and writes one of as many.
+    unsafe {
+        pack_blocks_kernel::launch_unchecked::<R>(
+            client,
+            count,
+            dim,
+            array(weight, len),
+            array(&packed, len),
+            *product,
+        );
+    }
+    packed
+}
+
+#[cube(launch_unchecked)]
+fn pack_blocks_kernel(weight: &Array<f32>, packed: &mut Array<bf16>, #[comptime] p: Product) {
+    let side = comptime!(hopper::SIDE);
+    let taps = comptime!(p.taps());
+    let chunks = comptime!(p.channels / hopper::SIDE);
+    if ABSOLUTE_POS < comptime!(taps * p.channels * p.out_channels) {
+        let row = (ABSOLUTE_POS / side) % side;
+        let place = (ABSOLUTE_POS % side) / 8;
+        let block = ABSOLUTE_POS / comptime!(hopper::SIDE * hopper::SIDE);
+        let tap = block % taps;
+        let channel = (block / taps) % chunks * side + (place ^ (row % 8)) * 8 + ABSOLUTE_POS % 8;
+        let column = block / comptime!(p.taps() * (p.channels / hopper::SIDE)) * side + row;
+        // The gradient of the input sees the taps in the opposite order.
+        let tap = match comptime!(p.direction) {
+            Direction::Forward => tap,
+            Direction::Backward => taps - 1 - tap,
+        };
+        let index = channel * comptime!(p.weight_strides[0]) + column * comptime!(p.weight_strides[1]) + tap;
+        packed[ABSOLUTE_POS] = bf16::cast_from(weight[index]);
+    }
 }
 
 /// Weights as the product's right operand: `[taps * channels, out channels]`, both padded with zeros to whole tiles.
@@ -576,25 +633,12 @@ pub fn backward_weights<R: Runtime>(
     let tile = [shape.input, shape.output].map(|channels| if channels > 32 { 64 } else { 32 });
     let vectors = [shape.input, shape.output].map(|channels| vector_size(channels, precision));
     let plan = Correlation { shape: *shape, tile, unit_depth: unit_depth(precision), vectors, across: shape.kernel[1] };
-    let [inputs, outputs] = plan.tiles();
-    let rows = batch * shape.out_height() * shape.out_width();
-    let steps = rows.div_ceil(PIXELS);
-    let wanted = (SPLIT_BLOCKS / (shape.kernel[0] * inputs * outputs)).clamp(1, steps);
-    let steps_each = steps.div_ceil(wanted);
-    let splits = steps.div_ceil(steps_each);
     let part = plan.part_rows() * shape.output;
-    let parts = client.empty(splits * part * size_of::<f32>());
-
-    let [read_size, grad_size] = vectors;
-    let count = CubeCount::Static((shape.kernel[0] * inputs) as u32, outputs as u32, splits as u32);
-    let dim = CubeDim::new_1d(UNITS as u32);
-    let x = array::<R>(x, batch * shape.height * shape.width * shape.input);
-    let dy = array::<R>(dy, rows * shape.output);
-    let sums = array::<R>(&parts, splits * part);
-    multiply_in!(
-        precision,
-        correlate::<R>(client, count, dim, read_size, grad_size, x, dy, sums, rows, steps_each, plan)
-    );
+    let forward = Product::new(shape, Direction::Forward, precision, batch, true, false);
+    let (parts, splits) = match forward.sizes(precision).and_then(|sizes| Correlate::new(client, sizes)) {
+        Some(correlate) => correlate.launch(client, batch, [x, dy]),
+        None => correlate_parts(client, precision, &plan, batch, [x, dy]),
+    };
 
     let weight = client.empty((part - shape.output) * size_of::<f32>());
     let bias = client.empty(shape.output * size_of::<f32>());
@@ -612,6 +656,37 @@ pub fn backward_weights<R: Runtime>(
         );
     }
     [weight, bias]
+}
+
+/// Parts whose sum is the gradients, and how many.
+fn correlate_parts<R: Runtime>(
+    client: &ComputeClient<R>,
+    precision: Precision,
+    plan: &Correlation,
+    batch: usize,
+    [x, dy]: [&Handle; 2],
+) -> (Handle, usize) {
+    let shape = &plan.shape;
+    let [inputs, outputs] = plan.tiles();
+    let rows = batch * shape.out_height() * shape.out_width();
+    let steps = rows.div_ceil(PIXELS);
+    let wanted = (SPLIT_BLOCKS / (shape.kernel[0] * inputs * outputs)).clamp(1, steps);
+    let steps_each = steps.div_ceil(wanted);
+    let splits = steps.div_ceil(steps_each);
+    let part = plan.part_rows() * shape.output;
+    let parts = client.empty(splits * part * size_of::<f32>());
+
+    let [read_size, grad_size] = plan.vectors;
+    let count = CubeCount::Static((shape.kernel[0] * inputs) as u32, outputs as u32, splits as u32);
+    let dim = CubeDim::new_1d(UNITS as u32);
+    let x = array::<R>(x, batch * shape.height * shape.width * shape.input);
+    let dy = array::<R>(dy, rows * shape.output);
+    let sums = array::<R>(&parts, splits * part);
+    multiply_in!(
+        precision,
+        correlate::<R>(client, count, dim, read_size, grad_size, x, dy, sums, rows, steps_each, *plan)
+    );
+    (parts, splits)
 }
 
 /// Tiles of input times output channels, one a tap of a row of the kernel, summed over a part of the pixels.

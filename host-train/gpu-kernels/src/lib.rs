@@ -1,4 +1,5 @@
-//! The GPU kernels that training spends its time in, written with cubecl; no tensor library.
+//! The GPU kernels that training spends its time in, written with cubecl, some for Hopper GPUs in CUDA C++; no tensor
+//! library.
 //!
 //! Activations are channels last in memory, `[batch, height, width, channels]`: a pixel's channels are one wide load, and a
 //! convolution is a matrix product whose rows are pixels. [`Precision`] says how they are kept and multiplied; products
@@ -10,6 +11,7 @@
 pub mod conv;
 pub mod elementwise;
 pub mod group_norm;
+mod hopper;
 pub mod noise;
 pub mod optimizer;
 pub mod vectors;
