@@ -8,7 +8,7 @@
 //! The gradient of the input is the same product with the roles of the channels exchanged. The gradient of the weights
 //! sums over pixels: each block sums a part of them, and a second kernel adds the parts in order.
 //!
-//! On a Hopper GPU, [`hopper`](crate::hopper) computes what is of stride 1, bfloat16 and multiples of 64 channels.
+//! On a Hopper GPU, the module `hopper` computes what is of stride 1, bfloat16 and multiples of 64 channels.
 
 use cubecl::prelude::*;
 use cubecl::server::Handle;
