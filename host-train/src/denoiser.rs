@@ -3,6 +3,7 @@
 mod block;
 mod condition;
 mod config;
+mod discriminator;
 mod file;
 mod layers;
 mod layout;
@@ -18,6 +19,7 @@ use burn::tensor::backend::Backend;
 pub use block::{Attention, Block};
 pub use condition::{Condition, Embedding, Features};
 pub use config::{Architecture, ConfigError, DenoiserConfig, NotExportable, Output};
+pub use discriminator::DiscriminatorHead;
 pub use file::{Convention, DenoiserFile, FileError};
 pub use layers::{Conv, Linear, Norm};
 pub use layout::names;
@@ -55,9 +57,23 @@ impl<B: DenoiserBackend> Denoiser<B> {
     /// - condition: a row a sample
     /// - result: as x; with [`Output::MeanAndVariance`] twice the channels
     pub fn forward(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
+        self.forward_with_features(x, condition).0
+    }
+
+    /// The same, and the features that [`DiscriminatorHead`] reads.
+    pub fn forward_with_features(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> (Tensor<B, 4>, Tensor<B, 4>) {
         match self {
             Self::UNet(net) => net.forward(x, condition),
             Self::Mlp(net) => net.forward(x, condition),
+        }
+    }
+
+    /// The features alone: what the U-Net's middle blocks or the perceptron's last one make of `x`,
+    /// `[batch, width, height, width]` of the coarsest level.
+    pub fn features(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
+        match self {
+            Self::UNet(net) => net.middle(x, condition),
+            Self::Mlp(net) => net.last(x, condition),
         }
     }
 }

@@ -8,11 +8,13 @@
 //! |---|---|---|
 //! | [`Method::Progressive`] | to do two steps of its teacher in one; each stage's teacher is the student before | Salimans, Ho, *Progressive Distillation for Fast Sampling of Diffusion Models*, 2022 |
 //! | [`Method::Trajectory`] | to jump between a few levels of the guided teacher's trajectories, all in one stage | the same target with a longer jump |
+//! | [`Method::Adversarial`] | the same, then all its steps together to end near a trajectory's end with a sample that a discriminator takes for real | Sauer et al., *Adversarial Diffusion Distillation*, 2023 |
 //! | [`Method::Consistency`] | to jump to the data from any level, by agreeing with itself one teacher's step later | Song et al., *Consistency Models*, 2023; Geng et al., *Consistency Models Made Easy* (ECT), 2024 |
 //!
-//! The first two are [`Regression`], the third is [`Consistency`]. [`best_levels`] says which levels a student's few rows are
+//! The first two are [`Regression`], the third ends with [`Adversarial`], the fourth is [`Consistency`]. [`best_levels`] says which levels a student's few rows are
 //! best placed at, [`resized`] what weights a student of other sizes begins with, [`Budget`] which sizes fit a chip.
 
+mod adversarial;
 mod consistency;
 mod placement;
 mod regression;
@@ -20,7 +22,8 @@ mod resize;
 mod search;
 mod trajectories;
 
-use anyhow::ensure;
+use adversarial::{WEIGHT, adversarial_optimizer};
+use anyhow::{Context, ensure};
 use mote_core::step_table::trailing_timestep;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,7 @@ use crate::diffusion::is_default;
 use crate::diffusion::sample::{SamplerConfig, SamplingConfig, SpacingConfig};
 use crate::trainer::OptimizerConfig;
 
+pub use adversarial::{Adversarial, Duel};
 pub use consistency::Consistency;
 pub use placement::{best_levels, jump_costs};
 pub use regression::Regression;
@@ -70,7 +74,7 @@ fn hundred() -> usize {
 pub struct StageConfig {
     /// The student's sampling steps.
     pub rows: usize,
-    /// The teacher's; of a later stage's, the rows of the stage before.
+    /// The teacher's; of a later stage's, the rows of the stage before; of an adversarial one's, those of the first.
     pub teacher_rows: usize,
     /// Training steps.
     pub steps: u64,
@@ -82,6 +86,12 @@ pub struct StageConfig {
     /// At which of the teacher's levels the student's rows are.
     #[serde(default, skip_serializing_if = "is_default")]
     pub placement: Placement,
+    /// States a step; as many as in all stages if nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub batch: Option<usize>,
+    /// The stage's own optimizer; that of all stages if nothing is said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub optimizer: Option<OptimizerConfig>,
 }
 
 /// Where a stage's states come from.
@@ -98,7 +108,7 @@ pub enum States {
 }
 
 /// What a stage's student learns.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
     /// Where the teacher's steps end: [`Regression`].
@@ -106,6 +116,12 @@ pub enum Target {
     Regression,
     /// Its own answer one teacher's step later: [`Consistency`].
     Consistency,
+    /// To end near the ends of the first stage's guided teacher's trajectories, with samples that look real: [`Adversarial`]. The
+    /// states are the student's own.
+    Adversarial {
+        /// The discriminator's weight; more than 0.
+        weight: f64,
+    },
 }
 
 /// At which of the teacher's levels the student's rows are. The first is always pure noise.
@@ -131,6 +147,8 @@ pub enum Method {
     Progressive,
     /// Regress on the guided teacher's trajectories, in one stage
     Trajectory,
+    /// Begin as trajectory, then end near trajectories' ends with samples that a discriminator takes for real (Sauer et al. 2023)
+    Adversarial,
     /// Agree with itself one teacher's step later, which shrinks (Song et al. 2023; Geng et al. 2024)
     Consistency,
 }
@@ -153,12 +171,29 @@ pub struct Plan {
     /// Whether the student is of other sizes than the teacher: then progressive distillation begins with a stage that
     /// keeps the number of steps.
     pub resized: bool,
+    /// Whether the student begins as one that was distilled before, and need not begin on trajectories.
+    pub begun: bool,
+    /// Of all stages whose method has no other.
+    pub optimizer: OptimizerConfig,
 }
 
 impl Plan {
-    /// The stages. Those of progressive distillation get 3, 4, 5, ... parts of the steps: later ones have more to learn.
+    /// The stages. Those of progressive distillation get 3, 4, 5, ... parts of the steps: later ones have more to learn. Those
+    /// of an adversarial student get the same.
     pub fn stages(&self) -> Vec<StageConfig> {
         let Self { rows, teacher_rows, steps, states, .. } = *self;
+        if self.method == Method::Adversarial {
+            let on_trajectories = if self.begun { 0 } else { steps / 2 };
+            let first = Self { method: Method::Trajectory, steps: on_trajectories, ..self.clone() };
+            let last = StageConfig {
+                steps: steps - on_trajectories,
+                target: Target::Adversarial { weight: WEIGHT },
+                optimizer: Some(adversarial_optimizer(&self.optimizer)),
+                ..first.stages().remove(0)
+            };
+            let first = if self.begun { Vec::new() } else { first.stages() };
+            return [first, vec![last]].concat();
+        }
         let target = if self.method == Method::Consistency { Target::Consistency } else { Target::Regression };
         let mut way = vec![teacher_rows];
         if self.method == Method::Progressive {
@@ -180,6 +215,8 @@ impl Plan {
             states,
             target,
             placement: if stage + 1 == count { self.placement.clone() } else { Placement::Trailing },
+            batch: None,
+            optimizer: None,
         };
         (0..).zip(way.windows(2)).map(stage).collect()
     }
@@ -203,9 +240,23 @@ impl DistillConfig {
             ensure!(steps >= 1, "{what}: steps must be at least 1");
             ensure!(stage.states != States::Trajectories { count: 0 }, "{what}: states.count must be at least 1");
             if let Some(before) = index.checked_sub(1).map(|before| &self.stages[before]) {
-                ensure!(teacher_rows == before.rows, "{what}: the student before has {} steps", before.rows);
-                ensure!(before.target == Target::Regression, "{what}: a consistency model cannot be a teacher");
+                match stage.target {
+                    Target::Adversarial { .. } => {
+                        let first = self.stages[0].teacher_rows;
+                        ensure!(teacher_rows == first, "{what}: it follows the first stage's teacher of {first} steps");
+                        ensure!(rows == before.rows, "{what}: the student before has {} steps", before.rows);
+                    }
+                    _ => ensure!(teacher_rows == before.rows, "{what}: the student before has {} steps", before.rows),
+                }
+                ensure!(before.target != Target::Consistency, "{what}: a consistency model cannot be a teacher");
             }
+            if let Target::Adversarial { weight } = stage.target {
+                ensure!(weight > 0.0 && weight.is_finite(), "{what}: weight must be greater than 0");
+                ensure!(stage.states != States::Data, "{what}: an adversarial stage needs trajectories");
+            }
+            let batch = stage.batch.unwrap_or(self.batch);
+            ensure!(batch >= 1, "{what}: batch must be at least 1");
+            stage.optimizer.as_ref().unwrap_or(&self.optimizer).check(batch).with_context(|| what.clone())?;
             if let Placement::At { timesteps: at } = &stage.placement {
                 let last = timesteps - 1;
                 let right = at.len() == rows && at.is_sorted_by(|a, b| a > b) && at[0] as usize <= last;
@@ -242,7 +293,7 @@ impl StageConfig {
     /// How the student draws whose rows are at these timesteps. Guidance is its own now.
     pub fn sampling(&self, timesteps: Vec<u32>, teacher: &SamplingConfig) -> SamplingConfig {
         let sampler = match self.target {
-            Target::Regression => SamplerConfig::default(),
+            Target::Regression | Target::Adversarial { .. } => SamplerConfig::default(),
             Target::Consistency => SamplerConfig::Consistency,
         };
         let spacing = match self.placement {
@@ -266,6 +317,8 @@ mod tests {
             states: States::Trajectories { count: 10 },
             placement: Placement::Tuned,
             resized: false,
+            begun: false,
+            optimizer: crate::preset::Preset::find("toy").unwrap().distill.optimizer,
         }
     }
 
@@ -289,6 +342,16 @@ mod tests {
         assert_eq!(ways(&plan(Method::Trajectory, 4)), [(16, 4, 1000)]);
         let stages = plan(Method::Consistency, 1).stages();
         assert_eq!((stages.len(), stages[0].target), (1, Target::Consistency));
+    }
+
+    #[test]
+    fn an_adversarial_student_begins_on_trajectories_unless_it_began_before() {
+        let plan = Plan { placement: Placement::Trailing, ..plan(Method::Adversarial, 2) };
+        assert_eq!(ways(&plan), [(16, 2, 500), (16, 2, 500)]);
+        let targets = |plan: &Plan| plan.stages().into_iter().map(|stage| stage.target).collect::<Vec<_>>();
+        assert_eq!(targets(&plan), [Target::Regression, Target::Adversarial { weight: WEIGHT }]);
+        let begun = Plan { begun: true, ..plan };
+        assert_eq!((ways(&begun), targets(&begun).len()), (vec![(16, 2, 1000)], 1));
     }
 
     #[test]
@@ -321,12 +384,21 @@ mod tests {
         let config = preset.distill;
         config.check(1000).unwrap();
         type Spoil = fn(&mut DistillConfig);
-        let broken: [(&str, Spoil); 7] = [
+        const JUDGED: Target = Target::Adversarial { weight: 0.1 };
+        let broken: [(&str, Spoil); 11] = [
             ("batch", |config| config.batch = 0),
             ("empty", |config| config.stages.clear()),
             ("a student has 1 to 8", |config| config.stages[0].rows = 9),
             ("the student before has 4 steps", |config| config.stages[1].teacher_rows = 8),
             ("cannot be a teacher", |config| config.stages[0].target = Target::Consistency),
+            ("weight must be", |config| config.stages[0].target = Target::Adversarial { weight: 0.0 }),
+            ("the first stage's teacher of 8 steps", |config| config.stages[1].target = JUDGED),
+            ("needs trajectories", |config| {
+                config.stages.truncate(1);
+                config.stages[0].target = JUDGED;
+                config.stages[0].states = States::Data;
+            }),
+            ("batch must be", |config| config.stages[1].batch = Some(0)),
             ("states.count", |config| config.stages[0].states = States::Trajectories { count: 0 }),
             ("falling timesteps", |config| config.stages[0].placement = Placement::At { timesteps: vec![999, 5] }),
         ];

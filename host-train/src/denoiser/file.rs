@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use safetensors::tensor::TensorView;
@@ -153,6 +154,15 @@ impl DenoiserFile {
         safetensors::serialize(views, Some(metadata)).expect("valid views")
     }
 
+    /// The same without what comes after the network's own parameters.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if there can be no such network.
+    pub(crate) fn own_parameters(mut self) -> Result<Self, ConfigError> {
+        self.parameters.truncate(layout(&self.network)?.iter().map(Entry::len).sum());
+        Ok(self)
+    }
+
     /// The network on a backend.
     ///
     /// # Errors
@@ -163,7 +173,7 @@ impl DenoiserFile {
     }
 
     /// The same with the parameters of `net`.
-    pub fn with_net<B: Backend>(self, net: &Denoiser<B>) -> Self {
+    pub fn with_net<B: Backend>(self, net: &impl Module<B>) -> Self {
         Self { parameters: parameters(net).into_data().to_vec().expect("f32 backend"), ..self }
     }
 }

@@ -140,12 +140,18 @@ impl<B: Backend> Mlp<B> {
 }
 
 impl<B: DenoiserBackend> Mlp<B> {
-    pub(super) fn forward(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
+    /// The output, and what the blocks make of `x`, `[batch, width, 1, 1]`.
+    pub(super) fn forward(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let h = self.last(x, condition);
+        (pixel(&self.linear_out, self.norm_out.silu(h.clone(), None, None)), h)
+    }
+
+    /// What the blocks make of `x`, `[batch, width, 1, 1]`.
+    pub(super) fn last(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
         let embedding = self.embedding.forward(condition);
         let mut dropout = Dropout::new(self.dropout, condition.dropout);
         let x = condition.input(x, self.linear_in.weight.dims()[0]);
         let h = pixel(&self.linear_in, x);
-        let h = self.blocks.iter().fold(h, |h, block| block.forward(h, embedding.clone(), &mut dropout));
-        pixel(&self.linear_out, self.norm_out.silu(h, None, None))
+        self.blocks.iter().fold(h, |h, block| block.forward(h, embedding.clone(), &mut dropout))
     }
 }

@@ -172,25 +172,55 @@ impl<B: Backend> UNet<B> {
     }
 }
 
+/// What a network knows half way.
+struct Encoded<B: Backend> {
+    /// Of the middle blocks.
+    h: Tensor<B, 4>,
+    /// Of the levels on the way down, the finest first.
+    skips: Vec<Tensor<B, 4>>,
+    embedding: Tensor<B, 2>,
+    dropout: Dropout,
+}
+
+fn through<B: DenoiserBackend>(
+    blocks: &[Block<B>],
+    mut skip: Option<Tensor<B, 4>>,
+    h: Tensor<B, 4>,
+    embedding: &Tensor<B, 2>,
+    dropout: &mut Dropout,
+) -> Tensor<B, 4> {
+    blocks.iter().fold(h, |h, block| block.forward(h, skip.take(), embedding.clone(), dropout))
+}
+
 impl<B: DenoiserBackend> UNet<B> {
-    pub(super) fn forward(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
+    /// The output, and what the middle blocks make of `x`, `[batch, last width, height / .., width / ..]`, in the backend's
+    /// activations.
+    pub(super) fn forward(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> (Tensor<B, 4>, Tensor<B, 4>) {
+        let Encoded { mut h, skips, embedding, mut dropout } = self.encode(x, condition);
+        let middle = h.clone();
+        for (level, skip) in self.up.iter().zip(skips.into_iter().rev()) {
+            h = level.up.double(h);
+            h = through(&level.blocks, Some(skip), h, &embedding, &mut dropout);
+        }
+        (B::from_activations(self.conv_out.forward(self.norm_out.silu(h, None, None))), middle)
+    }
+
+    /// What the middle blocks make of `x`, as [`UNet::forward`] has it, at half its cost.
+    pub(super) fn middle(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Tensor<B, 4> {
+        self.encode(x, condition).h
+    }
+
+    fn encode(&self, x: Tensor<B, 4>, condition: &Condition<B>) -> Encoded<B> {
         let embedding = self.embedding.forward(condition);
         let mut dropout = Dropout::new(self.dropout, condition.dropout);
-        let mut through = |blocks: &[Block<B>], mut skip: Option<Tensor<B, 4>>, h| {
-            blocks.iter().fold(h, |h, block| block.forward(h, skip.take(), embedding.clone(), &mut dropout))
-        };
         let mut h = self.conv_in.forward(B::into_activations(condition.input(x, self.conv_in.weight.dims()[1])));
         let mut skips = Vec::new();
         for level in &self.down {
-            h = through(&level.blocks, None, h);
+            h = through(&level.blocks, None, h, &embedding, &mut dropout);
             skips.push(h.clone());
             h = level.down.halve(h);
         }
-        h = through(&self.middle, None, h);
-        for (level, skip) in self.up.iter().zip(skips.into_iter().rev()) {
-            h = level.up.double(h);
-            h = through(&level.blocks, Some(skip), h);
-        }
-        B::from_activations(self.conv_out.forward(self.norm_out.silu(h, None, None)))
+        h = through(&self.middle, None, h, &embedding, &mut dropout);
+        Encoded { h, skips, embedding, dropout }
     }
 }

@@ -249,7 +249,8 @@ pub fn read_denoiser(path: &Path) -> anyhow::Result<DenoiserFile> {
     }
     let denoiser: DenoiserFile =
         metadata.get(DENOISER).and_then(|json| serde_json::from_str(json).ok()).with_context(context)?;
-    Ok(DenoiserFile { parameters: floats(&tensors, NAMES[3])?, ..denoiser })
+    // A student's discriminator may come after it.
+    DenoiserFile { parameters: floats(&tensors, NAMES[3])?, ..denoiser }.own_parameters().with_context(context)
 }
 
 fn about(denoiser: &DenoiserFile) -> String {

@@ -115,6 +115,8 @@ where
                 },
                 placement: Placement::Trailing,
                 resized: true,
+                begun: false,
+                optimizer: stages.recipe.optimizer.clone(),
             };
             let stage = &plan.stages()[0];
             let seed = run.settings.seed;

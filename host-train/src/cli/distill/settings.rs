@@ -56,11 +56,11 @@ enum PlacementName {
 }
 
 impl RecipeArgs {
-    /// The preset's recipe with what is asked for instead.
+    /// The preset's recipe with what is asked for instead; `begun` if the student begins as one that was distilled before.
     ///
     /// # Errors
     /// [`Usage`] for what cannot be.
-    pub(super) fn apply(&self, preset: &Preset) -> anyhow::Result<DistillConfig> {
+    pub(super) fn apply(&self, preset: &Preset, begun: bool) -> anyhow::Result<DistillConfig> {
         let mut recipe = preset.distill.clone();
         recipe.guidance = self.guidance.or(recipe.guidance);
         recipe.guidance_interval = self.guidance_interval.or(recipe.guidance_interval);
@@ -70,7 +70,7 @@ impl RecipeArgs {
             recipe.student = Some(found.map_err(|error| Usage(format!("--student {student}: {error:#}")))?);
         }
         if self.other_stages() {
-            recipe.stages = self.plan(&recipe, preset).stages();
+            recipe.stages = Plan { begun, ..self.plan(&recipe, preset) }.stages();
         }
         let check = || -> anyhow::Result<()> {
             if let Some([low, high]) = recipe.guidance_interval {
@@ -115,6 +115,8 @@ impl RecipeArgs {
             },
             placement,
             resized: recipe.student.as_ref().is_some_and(|student| *student != preset.network.architecture),
+            begun: false,
+            optimizer: recipe.optimizer.clone(),
         }
     }
 }
@@ -161,7 +163,7 @@ mod tests {
 
     fn apply(words: &str) -> anyhow::Result<DistillConfig> {
         let line = Line::try_parse_from(["x"].into_iter().chain(words.split_whitespace()))?;
-        line.recipe.apply(&Preset::find("demo").unwrap())
+        line.recipe.apply(&Preset::find("demo").unwrap(), false)
     }
 
     #[test]
@@ -181,6 +183,16 @@ mod tests {
         let [stage] = &recipe.stages[..] else { panic!("one stage: {recipe:?}") };
         assert_eq!((stage.rows, stage.teacher_rows, stage.steps, stage.states), (2, 32, 90, States::Data));
         assert_eq!(stage.placement, Placement::At { timesteps: vec![999, 600] });
+    }
+
+    #[test]
+    fn an_adversarial_student_is_told_to_end_where_the_guided_teacher_does() {
+        let recipe = apply("--steps 2 --method adversarial --trajectories 50").unwrap();
+        let ways: Vec<(usize, usize)> = recipe.stages.iter().map(|stage| (stage.teacher_rows, stage.rows)).collect();
+        assert_eq!(ways, [(16, 2), (16, 2)]);
+        assert!(recipe.stages[1].optimizer.as_ref().is_some_and(|optimizer| optimizer.betas[0] == 0.0));
+        let error = apply("--steps 2 --method adversarial --trajectories 0").unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("needs trajectories"), "{error:#}");
     }
 
     #[test]
