@@ -136,7 +136,7 @@ impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
     }
 
     /// The logits of samples noised at their timesteps, greater than 0 for what looks real.
-    fn logits<C: DenoiserBackend>(
+    fn logits<C>(
         &self,
         net: &Duel<C>,
         x: &Tensor<C, 4>,
@@ -144,7 +144,7 @@ impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
         classes: &[usize],
     ) -> Tensor<C, 4>
     where
-        C: AutodiffBackend<InnerBackend = B, Device = B::Device>,
+        C: AutodiffBackend<InnerBackend = B, Device = B::Device> + DenoiserBackend,
     {
         let device = x.device();
         let noised = self.diffusion.noised(x, &Tensor::from_inner(noise.clone()), timesteps);
