@@ -4,11 +4,10 @@ use std::ops::Range;
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
-use mote_core::schedule::{noise, signal};
 use mote_core::step_table::StepRow;
 
+use super::Diffusion;
 use super::sample::{Denoise, Estimate, Noise, Reverse, SamplingConfig};
-use super::{Diffusion, per_image};
 use crate::dataset::{SampleShape, Split};
 use crate::denoiser::{Condition, Denoiser, DenoiserConfig};
 use crate::evaluate::npy::Samples;
@@ -124,29 +123,6 @@ impl<'a, B: DenoiserBackend> Sampler<'a, B> {
     /// The sampler told which class each sample of a batch has, and what images it sees if its network wants some.
     pub fn given(&'a self, classes: &'a [usize], condition: Option<Tensor<B, 4>>) -> Conditioned<'a, B> {
         Conditioned { sampler: self, classes, condition }
-    }
-
-    /// The guided estimate of the data, sample i at timestep `timesteps[i]`, for a network that sees nothing beside `x`; two
-    /// passes' work in one, whatever the strength at a timestep.
-    ///
-    /// # Shapes
-    /// `[batch, channels, height, width]`, not yet within the data's range
-    pub fn estimate_at(&self, x: &Tensor<B, 4>, timesteps: &[f64], classes: &[usize]) -> Tensor<B, 4> {
-        let Self { net, config, diffusion, sampling } = self;
-        let (batch, device) = (classes.len(), x.device());
-        let twice = |values: &[f64]| [values, values].concat();
-        let both = [classes, &vec![config.no_class(); batch]].concat();
-        let condition = Condition::at(config, &twice(timesteps), diffusion.timesteps(), &both, &device);
-        let output = net.forward(Tensor::cat(vec![x.clone(), x.clone()], 0), &condition);
-        let (f, _) = config.mean_and_variance(output);
-        let (with, without) = (f.clone().narrow(0, 0, batch), f.narrow(0, batch, batch));
-        let strength = |&timestep: &f64| {
-            let alpha_bar = diffusion.alpha_bar(timestep);
-            sampling.guidance_within(noise(alpha_bar) / signal(alpha_bar)) as f32
-        };
-        let strengths = per_image(&timesteps.iter().map(strength).collect::<Vec<f32>>(), &device);
-        let guided = without.clone() + (with.clone() - without) * strengths;
-        diffusion.estimate(x, &rescaled(guided, with, sampling.guidance_rescale), timesteps)
     }
 
     /// The reverse process of the samples `samples` of `seed` along `table`.

@@ -294,13 +294,8 @@ impl SamplingConfig {
 
     /// The guidance strength at a row: [`SamplingConfig::guidance`] within the interval, 1 elsewhere.
     pub fn guidance_at(&self, row: &StepRow) -> f64 {
-        self.guidance_within(row.sigma())
-    }
-
-    /// The same at a noise level, as sigma.
-    pub fn guidance_within(&self, sigma: f64) -> f64 {
         match self.guidance_interval {
-            Some([low, high]) if !(low..=high).contains(&sigma) => 1.0,
+            Some([low, high]) if !(low..=high).contains(&row.sigma()) => 1.0,
             _ => self.guidance,
         }
     }
