@@ -184,15 +184,14 @@ impl Plan {
         let Self { rows, teacher_rows, steps, states, .. } = *self;
         if self.method == Method::Adversarial {
             let on_trajectories = if self.begun { 0 } else { steps / 2 };
-            let first = Self { method: Method::Trajectory, steps: on_trajectories, ..self.clone() };
-            let last = StageConfig {
+            let mut stages = Self { method: Method::Trajectory, steps: on_trajectories, ..self.clone() }.stages();
+            stages.push(StageConfig {
                 steps: steps - on_trajectories,
                 target: Target::Adversarial { weight: WEIGHT },
                 optimizer: Some(adversarial_optimizer(&self.optimizer)),
-                ..first.stages().remove(0)
-            };
-            let first = if self.begun { Vec::new() } else { first.stages() };
-            return [first, vec![last]].concat();
+                ..stages[0].clone()
+            });
+            return stages.split_off(usize::from(self.begun));
         }
         let target = if self.method == Method::Consistency { Target::Consistency } else { Target::Regression };
         let mut way = vec![teacher_rows];

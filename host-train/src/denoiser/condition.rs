@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::silu;
-use burn::tensor::backend::Backend;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{Tensor, TensorData};
 
 use super::DenoiserConfig;
@@ -57,6 +57,16 @@ impl<B: Backend> Condition<B> {
         }
         let class = Tensor::from_data(TensorData::new(class, [classes.len(), config.classes + 1]), device);
         Self { time, class, extra: None, dropout: None }
+    }
+
+    /// The same for a network whose gradients are asked for.
+    pub fn tracked<A: AutodiffBackend<InnerBackend = B>>(self) -> Condition<A> {
+        Condition {
+            time: Tensor::from_inner(self.time),
+            class: Tensor::from_inner(self.class),
+            extra: self.extra.map(Tensor::from_inner),
+            dropout: self.dropout,
+        }
     }
 
     /// `x` and the extra channels of a network that reads `inputs` channels.

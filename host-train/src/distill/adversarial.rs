@@ -24,7 +24,7 @@ use mote_core::step_table::StepRow;
 use super::regression::not_finite;
 use super::trajectories::{Course, Trajectories};
 use crate::dataset::Augmentation;
-use crate::denoiser::{Condition, Denoiser, DenoiserConfig, DiscriminatorHead};
+use crate::denoiser::{Condition, Denoiser, DenoiserConfig, DiscriminatorHead, Features};
 use crate::diffusion::Diffusion;
 use crate::diffusion::sample::Threshold;
 use crate::ops::DenoiserBackend;
@@ -58,6 +58,8 @@ pub struct Adversarial<'a, B: Backend> {
     diffusion: &'a Diffusion,
     /// The discriminator's sizes.
     discriminator: &'a DenoiserConfig,
+    /// Of the timesteps that the discriminator is told.
+    features: Features<B>,
     /// The beginnings and ends of the teacher's trajectories.
     ends: Trajectories<B>,
     /// Of the discriminator.
@@ -99,7 +101,8 @@ impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
     ) -> Self {
         let trajectories = course.trajectories.as_ref().expect("a checked recipe has trajectories");
         let ends = trajectories.at(&[0, course.path.rows.len()]);
-        Self { course, rows, diffusion, discriminator, ends, weight }
+        let features = Features::new(discriminator, course.timesteps, &B::Device::default());
+        Self { course, rows, diffusion, discriminator, features, ends, weight }
     }
 
     fn examples(&self, step: u64, part: Part) -> Examples<B> {
@@ -146,9 +149,8 @@ impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
     where
         C: AutodiffBackend<InnerBackend = B, Device = B::Device> + DenoiserBackend,
     {
-        let device = x.device();
         let noised = self.diffusion.noised(x, &Tensor::from_inner(noise.clone()), timesteps);
-        let condition = Condition::at(self.discriminator, timesteps, self.course.timesteps, classes, &device);
+        let condition = self.features.condition(self.discriminator, timesteps, classes).tracked();
         net.head.forward(net.discriminator.features(noised, &condition))
     }
 }

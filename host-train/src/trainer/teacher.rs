@@ -347,12 +347,10 @@ impl<'a, B: DenoiserBackend> TeacherTask<'a, B> {
             .as_ref()
             .filter(|_| diffusion.gaps.is_some())
             .map(|known| Tensor::<A, 4>::from_inner(-known.clone() + 1.0));
-        let told = self.features.condition(network, &times, &labels);
         let condition = Condition {
-            time: Tensor::from_inner(told.time),
-            class: Tensor::from_inner(told.class),
             extra: network.extra(&x, own.map(Tensor::from_inner), given.map(Tensor::from_inner)),
             dropout: (network.architecture.dropout() > 0.0).then(|| random.long()),
+            ..self.features.condition(network, &times, &labels).tracked()
         };
         let forward = || net.forward(x.clone(), &condition);
         let output = if config.gradient_checkpointing { checkpointing(forward) } else { forward() };
