@@ -22,7 +22,7 @@ mod resize;
 mod search;
 mod trajectories;
 
-use adversarial::{WEIGHT, adversarial_optimizer};
+use adversarial::adversarial_optimizer;
 use anyhow::{Context, ensure};
 use mote_core::step_table::trailing_timestep;
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ use crate::diffusion::is_default;
 use crate::diffusion::sample::{SamplerConfig, SamplingConfig, SpacingConfig};
 use crate::trainer::OptimizerConfig;
 
-pub use adversarial::{Adversarial, Duel};
+pub use adversarial::{Adversarial, Duel, Game};
 pub use consistency::Consistency;
 pub use placement::{best_levels, jump_costs};
 pub use regression::Regression;
@@ -118,10 +118,7 @@ pub enum Target {
     Consistency,
     /// To end near the ends of the first stage's guided teacher's trajectories, with samples that look real: [`Adversarial`]. The
     /// states are the student's own.
-    Adversarial {
-        /// The discriminator's weight; more than 0.
-        weight: f64,
-    },
+    Adversarial(Game),
 }
 
 /// At which of the teacher's levels the student's rows are. The first is always pure noise.
@@ -187,7 +184,7 @@ impl Plan {
             let mut stages = Self { method: Method::Trajectory, steps: on_trajectories, ..self.clone() }.stages();
             stages.push(StageConfig {
                 steps: steps - on_trajectories,
-                target: Target::Adversarial { weight: WEIGHT },
+                target: Target::Adversarial(Game::default()),
                 optimizer: Some(adversarial_optimizer(&self.optimizer)),
                 ..stages[0].clone()
             });
@@ -240,7 +237,7 @@ impl DistillConfig {
             ensure!(stage.states != States::Trajectories { count: 0 }, "{what}: states.count must be at least 1");
             if let Some(before) = index.checked_sub(1).map(|before| &self.stages[before]) {
                 match stage.target {
-                    Target::Adversarial { .. } => {
+                    Target::Adversarial(_) => {
                         let first = self.stages[0].teacher_rows;
                         ensure!(teacher_rows == first, "{what}: it follows the first stage's teacher of {first} steps");
                         ensure!(rows == before.rows, "{what}: the student before has {} steps", before.rows);
@@ -249,8 +246,8 @@ impl DistillConfig {
                 }
                 ensure!(before.target != Target::Consistency, "{what}: a consistency model cannot be a teacher");
             }
-            if let Target::Adversarial { weight } = stage.target {
-                ensure!(weight > 0.0 && weight.is_finite(), "{what}: weight must be greater than 0");
+            if let Target::Adversarial(game) = stage.target {
+                game.check().with_context(|| what.clone())?;
                 ensure!(stage.states != States::Data, "{what}: an adversarial stage needs trajectories");
             }
             let batch = stage.batch.unwrap_or(self.batch);
@@ -292,7 +289,7 @@ impl StageConfig {
     /// How the student draws whose rows are at these timesteps. Guidance is its own now.
     pub fn sampling(&self, timesteps: Vec<u32>, teacher: &SamplingConfig) -> SamplingConfig {
         let sampler = match self.target {
-            Target::Regression | Target::Adversarial { .. } => SamplerConfig::default(),
+            Target::Regression | Target::Adversarial(_) => SamplerConfig::default(),
             Target::Consistency => SamplerConfig::Consistency,
         };
         let spacing = match self.placement {
@@ -348,7 +345,7 @@ mod tests {
         let plan = Plan { placement: Placement::Trailing, ..plan(Method::Adversarial, 2) };
         assert_eq!(ways(&plan), [(16, 2, 500), (16, 2, 500)]);
         let targets = |plan: &Plan| plan.stages().into_iter().map(|stage| stage.target).collect::<Vec<_>>();
-        assert_eq!(targets(&plan), [Target::Regression, Target::Adversarial { weight: WEIGHT }]);
+        assert_eq!(targets(&plan), [Target::Regression, Target::Adversarial(Game::default())]);
         let begun = Plan { begun: true, ..plan };
         assert_eq!((ways(&begun), targets(&begun).len()), (vec![(16, 2, 1000)], 1));
     }
@@ -383,14 +380,21 @@ mod tests {
         let config = preset.distill;
         config.check(1000).unwrap();
         type Spoil = fn(&mut DistillConfig);
-        const JUDGED: Target = Target::Adversarial { weight: 0.1 };
-        let broken: [(&str, Spoil); 11] = [
+        fn judged(spoil: fn(&mut Game)) -> Target {
+            let mut game = Game::default();
+            spoil(&mut game);
+            Target::Adversarial(game)
+        }
+        const JUDGED: Target = Target::Adversarial(Game { weight: 0.1, mislabelled: 0.0, smoothness: 0.0 });
+        let broken: [(&str, Spoil); 13] = [
             ("batch", |config| config.batch = 0),
             ("empty", |config| config.stages.clear()),
             ("a student has 1 to 8", |config| config.stages[0].rows = 9),
             ("the student before has 4 steps", |config| config.stages[1].teacher_rows = 8),
             ("cannot be a teacher", |config| config.stages[0].target = Target::Consistency),
-            ("weight must be", |config| config.stages[0].target = Target::Adversarial { weight: 0.0 }),
+            ("weight must be", |config| config.stages[0].target = judged(|game| game.weight = 0.0)),
+            ("mislabelled must be", |config| config.stages[0].target = judged(|game| game.mislabelled = 1.0)),
+            ("smoothness must be", |config| config.stages[0].target = judged(|game| game.smoothness = -1.0)),
             ("the first stage's teacher of 8 steps", |config| config.stages[1].target = JUDGED),
             ("needs trajectories", |config| {
                 config.stages.truncate(1);
@@ -404,7 +408,7 @@ mod tests {
         for (what, spoil) in broken {
             let mut config = config.clone();
             spoil(&mut config);
-            let error = config.check(1000).unwrap_err().to_string();
+            let error = format!("{:#}", config.check(1000).unwrap_err());
             assert!(error.contains(what), "{what}: {error}");
         }
     }

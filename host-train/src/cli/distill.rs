@@ -285,11 +285,11 @@ impl Teaching<'_> {
                 fit(&student).run::<B, _>(net, &Regression::new(&course, &levels, rows, &stages.diffusion), progress)?
             }
             Target::Consistency => fit(&student).run::<B, _>(net, &Consistency::new(&course, stage.steps), progress)?,
-            Target::Adversarial { weight } => {
+            Target::Adversarial(game) => {
                 let (discriminator, head) = (first.net::<B>(&device)?, DiscriminatorHead::new(&first.network, &device));
                 let net = Duel { student: net, discriminator, head };
                 let all = student.clone().with_net(&net);
-                let task = Adversarial::new(&course, rows, &stages.diffusion, &first.network, weight);
+                let task = Adversarial::new(&course, rows, &stages.diffusion, &first.network, game);
                 fit(&all).run::<B, _>(net, &task, progress)?
             }
         };
@@ -300,7 +300,7 @@ impl Teaching<'_> {
 
     /// Whether the teacher is the first stage's.
     fn follows_the_first(&self) -> bool {
-        self.index == 0 || matches!(self.stage.target, Target::Adversarial { .. })
+        self.index == 0 || matches!(self.stage.target, Target::Adversarial(_))
     }
 
     fn sampler<'b, B: burn::tensor::backend::Backend>(

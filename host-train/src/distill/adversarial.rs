@@ -14,24 +14,64 @@
 //! *Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation*, 2024). Noise on what it sees keeps it
 //! from winning at once (Wang et al., *Diffusion-GAN*, 2023). The trajectories keep the student from leaving samples out, which
 //! it does without them. Losses are the non-saturating ones (Goodfellow et al., *Generative Adversarial Networks*, 2014).
+//!
+//! Two additions of [`Game`]: training samples under another class's name count as drawn, so that a sample has to look like its
+//! class (Reed et al., *Generative Adversarial Text to Image Synthesis*, 2016, algorithm 1); and the discriminator pays for
+//! logits that change with a little more noise, which is the penalty of its gradient at training samples (Mescheder et al.,
+//! *Which Training Methods for GANs do actually Converge?*, 2018, equation 9) without second derivatives (Lin et al., *Diffusion
+//! Adversarial Post-Training for One-Step Video Generation*, 2025, equation 3).
 
+use anyhow::ensure;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softplus;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use mote_core::step_table::StepRow;
+use serde::{Deserialize, Serialize};
 
 use super::regression::not_finite;
 use super::trajectories::{Course, Trajectories};
 use crate::dataset::Augmentation;
-use crate::denoiser::{Condition, Denoiser, DenoiserConfig, DiscriminatorHead, Features};
-use crate::diffusion::Diffusion;
+use crate::denoiser::{Denoiser, DenoiserConfig, DiscriminatorHead, Features};
 use crate::diffusion::sample::Threshold;
+use crate::diffusion::{Diffusion, is_default};
 use crate::ops::DenoiserBackend;
 use crate::trainer::{Batch, OptimizerConfig, Part, StepRandom, Task};
 
-/// The weight of the discriminator, where nothing else is said.
-pub(super) const WEIGHT: f64 = 0.03;
+/// How an adversarial stage is played.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Game {
+    /// Of the discriminator beside the distance to the trajectories' ends; more than 0.
+    pub weight: f64,
+    /// Which share of what the discriminator is to refuse is training samples under another class's name; from 0 to less than 1.
+    /// It changes nothing where there is one class.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mislabelled: f64,
+    /// The weight of the squared change of its logits at training samples by noise of [`NUDGE`] deviations; 0 or more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub smoothness: f64,
+}
+
+impl Default for Game {
+    fn default() -> Self {
+        Self { weight: 0.03, mislabelled: 0.0, smoothness: 0.0 }
+    }
+}
+
+impl Game {
+    /// # Errors
+    /// The first number that makes no sense.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.weight > 0.0 && self.weight.is_finite(), "weight must be greater than 0");
+        ensure!((0.0..1.0).contains(&self.mislabelled), "mislabelled must be from 0 to less than 1");
+        ensure!(self.smoothness >= 0.0 && self.smoothness.is_finite(), "smoothness must be 0 or more");
+        Ok(())
+    }
+}
+
+/// The standard deviation of the noise by which [`Game::smoothness`] is measured, where the data are from -1 to 1.
+const NUDGE: f64 = 0.1;
 
 /// The optimizer of such a stage, where `of` is that of the others: slower, and without the first moment, as two networks that
 /// answer each other want it.
@@ -60,10 +100,11 @@ pub struct Adversarial<'a, B: Backend> {
     discriminator: &'a DenoiserConfig,
     /// Of the timesteps that the discriminator is told.
     features: Features<B>,
+    /// Of those that the student is told.
+    student_features: Features<B>,
     /// The beginnings and ends of the teacher's trajectories.
     ends: Trajectories<B>,
-    /// Of the discriminator.
-    weight: f64,
+    game: Game,
 }
 
 /// What a step trains on.
@@ -78,6 +119,10 @@ struct Examples<B: Backend> {
     noises: [Tensor<B, 4>; 3],
     /// At which timesteps, the discriminator's and the student's.
     timesteps: [Vec<f64>; 2],
+    /// Another class for each training sample, where the game has such.
+    mislabels: Option<Vec<usize>>,
+    /// A little noise for the training samples, where the discriminator is to be smooth.
+    nudge: Option<Tensor<B, 4>>,
 }
 
 /// `x` within the data's range, for which gradients are as if it were `x`.
@@ -88,7 +133,7 @@ fn clamped<B: Backend>(threshold: Threshold, x: Tensor<B, 4>) -> Tensor<B, 4> {
 
 impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
     /// A student whose rows are `rows`, of a course with trajectories; `discriminator` has the sizes of the network that judges
-    /// them, whose verdict counts `weight` times.
+    /// them.
     ///
     /// # Panics
     /// If the course has no trajectories.
@@ -97,12 +142,13 @@ impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
         rows: Vec<StepRow>,
         diffusion: &'a Diffusion,
         discriminator: &'a DenoiserConfig,
-        weight: f64,
+        game: Game,
     ) -> Self {
         let trajectories = course.trajectories.as_ref().expect("a checked recipe has trajectories");
         let ends = trajectories.at(&[0, course.path.rows.len()]);
         let features = Features::new(discriminator, course.timesteps, &B::Device::default());
-        Self { course, rows, diffusion, discriminator, features, ends, weight }
+        let student_features = Features::new(course.student, course.timesteps, &B::Device::default());
+        Self { course, rows, diffusion, discriminator, features, student_features, ends, game }
     }
 
     fn examples(&self, step: u64, part: Part) -> Examples<B> {
@@ -122,15 +168,24 @@ impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
             let spread = random.stratified(*batch);
             part.slice(&spread).iter().map(|u| (u * *timesteps as f64).floor()).collect()
         });
-        Examples { classes, start, end, real, noises, timesteps }
+        let mislabels = (self.game.mislabelled > 0.0 && student.classes > 1).then(|| {
+            let shifts: Vec<usize> = (0..*batch).map(|_| 1 + random.below(student.classes - 1)).collect();
+            let other = |(label, shift): (&usize, &usize)| (label + shift) % student.classes;
+            real.labels.iter().zip(part.slice(&shifts)).map(other).collect()
+        });
+        let nudge = (self.game.smoothness > 0.0).then(|| random.normal_part(shape, part, &device) * NUDGE);
+        Examples { classes, start, end, real, noises, timesteps, mislabels, nudge }
     }
 
     /// What the student draws from `z`, `[batch, channels, height, width]`.
-    fn draw<C: DenoiserBackend>(&self, net: &Denoiser<C>, mut z: Tensor<C, 4>, classes: &[usize]) -> Tensor<C, 4> {
-        let Course { path, student, timesteps, .. } = self.course;
+    fn draw<C>(&self, net: &Denoiser<C>, mut z: Tensor<C, 4>, classes: &[usize]) -> Tensor<C, 4>
+    where
+        C: AutodiffBackend<InnerBackend = B, Device = B::Device> + DenoiserBackend,
+    {
+        let Course { path, student, .. } = self.course;
         for row in &self.rows {
-            let condition =
-                Condition::new(student, &vec![row.timestep; classes.len()], *timesteps, classes, &z.device());
+            let timesteps = vec![f64::from(row.timestep); classes.len()];
+            let condition = self.student_features.condition(student, &timesteps, classes).tracked();
             let (f, _) = student.mean_and_variance(net.forward(z.clone(), &condition));
             let x0 = clamped(path.threshold, z.clone() * row.p + f * row.q);
             z = z * row.a + x0 * row.b;
@@ -139,19 +194,49 @@ impl<'a, B: DenoiserBackend> Adversarial<'a, B> {
     }
 
     /// The logits of samples noised at their timesteps, greater than 0 for what looks real.
-    fn logits<C>(
-        &self,
-        net: &Duel<C>,
-        x: &Tensor<C, 4>,
-        (noise, timesteps): (&Tensor<B, 4>, &[f64]),
-        classes: &[usize],
-    ) -> Tensor<C, 4>
+    fn logits<C>(&self, net: &Duel<C>, noised: Tensor<C, 4>, timesteps: &[f64], classes: &[usize]) -> Tensor<C, 4>
     where
         C: AutodiffBackend<InnerBackend = B, Device = B::Device> + DenoiserBackend,
     {
-        let noised = self.diffusion.noised(x, &Tensor::from_inner(noise.clone()), timesteps);
         let condition = self.features.condition(self.discriminator, timesteps, classes).tracked();
         net.head.forward(net.discriminator.features(noised, &condition))
+    }
+
+    /// What the discriminator pays for taking `drawn` for real, training samples for drawn, and what else the game asks of it.
+    fn verdict<C>(&self, net: &Duel<C>, drawn: Tensor<C, 4>, examples: &Examples<B>) -> Tensor<C, 1>
+    where
+        C: AutodiffBackend<InnerBackend = B, Device = B::Device> + DenoiserBackend,
+    {
+        let Examples { classes, real, noises: [of_drawn, of_real, _], timesteps: [timesteps, _], .. } = examples;
+        let noised = |x: &Tensor<C, 4>, noise: &Tensor<B, 4>| {
+            self.diffusion.noised(x, &Tensor::from_inner(noise.clone()), timesteps)
+        };
+        let true_noised = noised(&Tensor::from_inner(real.images.clone()), of_real);
+        // All in one pass.
+        let mut samples = vec![noised(&drawn, of_drawn), true_noised.clone()];
+        let mut told = [&classes[..], &real.labels].concat();
+        if let Some(mislabels) = &examples.mislabels {
+            samples.push(true_noised.clone());
+            told.extend(mislabels);
+        }
+        if let Some(nudge) = &examples.nudge {
+            samples.push(true_noised + Tensor::from_inner(nudge.clone()));
+            told.extend(&real.labels);
+        }
+        let logits = self.logits(net, Tensor::cat(samples.clone(), 0), &timesteps.repeat(samples.len()), &told);
+        let mut parts = logits.chunk(samples.len(), 0).into_iter();
+        let mut next = || parts.next().expect("a part a sample");
+        let (fake, real) = (next(), next());
+        let mut cost = softplus(fake, 1.0).mean();
+        if examples.mislabels.is_some() {
+            let share = self.game.mislabelled;
+            cost = cost * (1.0 - share) + softplus(next(), 1.0).mean() * share;
+        }
+        if examples.nudge.is_some() {
+            let change = next() - real.clone();
+            cost = cost + (change.clone() * change).mean() * self.game.smoothness;
+        }
+        cost + softplus(-real, 1.0).mean()
     }
 }
 
@@ -168,20 +253,16 @@ where
 
     /// The student's squared distance to the trajectories' ends, and `weight` times what both make of each other.
     fn loss(&self, net: &Duel<B>, (step, part): (u64, Part)) -> Tensor<B, 1> {
-        let Examples { classes, start, end, real, noises, timesteps } = self.examples(step, part);
-        let [of_drawn, of_real, of_student] = &noises;
-        let [timesteps, student_timesteps] = &timesteps;
-        let drawn = self.draw(&net.student, Tensor::from_inner(start), &classes);
-        let distance = drawn.clone() - Tensor::from_inner(end);
+        let examples = self.examples(step, part);
+        let Examples { classes, start, end, noises: [_, _, noise], timesteps: [_, timesteps], .. } = &examples;
+        let drawn = self.draw(&net.student, Tensor::from_inner(start.clone()), classes);
+        let distance = drawn.clone() - Tensor::from_inner(end.clone());
         let distance = (distance.clone() * distance).mean();
         // Neither learns for the other.
         let judge = Duel { student: net.student.clone(), ..net.clone().no_grad() };
-        let persuasion = self.logits(&judge, &drawn, (of_student, student_timesteps), &classes);
-        let (fake, real_images) = (drawn.detach(), Tensor::from_inner(real.images));
-        let fake = self.logits(net, &fake, (of_drawn, timesteps), &classes);
-        let real = self.logits(net, &real_images, (of_real, timesteps), &real.labels);
-        let game = [-persuasion, fake, -real].map(|logits| softplus(logits, 1.0).mean());
-        distance + game.into_iter().reduce(|sum, term| sum + term).expect("three terms") * self.weight
+        let noised = self.diffusion.noised(&drawn, &Tensor::from_inner(noise.clone()), timesteps);
+        let persuasion = softplus(-self.logits(&judge, noised, timesteps, classes), 1.0).mean();
+        distance + (persuasion + self.verdict(net, drawn.detach(), &examples)) * self.game.weight
     }
 
     fn fault(&self, step: u64) -> Option<String> {
@@ -213,19 +294,23 @@ mod tests {
     }
 
     /// Calls `check` with a stage of two rows whose teacher's samples are from N(0, 0.5^2).
-    fn with_stage(dataset: &Dataset, weight: f64, check: impl FnOnce(&Adversarial<'_, Flex>)) {
+    fn with_stage(dataset: &Dataset, game: Game, check: impl FnOnce(&Adversarial<'_, Flex>)) {
         let (teacher, student, diffusion) = (Gaussian { deviation: 0.5 }, student(), cosine());
         let path = path::<Flex>(&teacher, 8);
         let trajectories = Some(Trajectories::draw(&path, 0..40, 40, None, |_| ()).unwrap());
         let split = dataset.train();
         let course = Course { path, trajectories, split, batch: 12, student: &student, timesteps: 1000 };
-        check(&Adversarial::new(&course, diffusion.ddim(2), &diffusion, &student, weight));
+        check(&Adversarial::new(&course, diffusion.ddim(2), &diffusion, &student, game));
+    }
+
+    fn weighted(weight: f64) -> Game {
+        Game { weight, ..Game::default() }
     }
 
     /// A new network is the zero function, a new head's logits are 0: all terms are known.
     #[test]
     fn the_loss_is_the_distance_and_the_weighted_game() {
-        with_stage(&dataset(), 0.25, |stage| {
+        with_stage(&dataset(), Game { weight: 0.25, mislabelled: 0.3, smoothness: 2.0 }, |stage| {
             let net = duel(stage.discriminator);
             let loss = |part| -> f64 { f64::from(Task::loss(stage, &net, (3, part)).into_scalar()) };
             let Examples { start, end, .. } = stage.examples(3, Part::ALL);
@@ -244,7 +329,7 @@ mod tests {
     /// gain would draw it to one side.
     #[test]
     fn the_discriminator_does_not_learn_for_the_student() {
-        with_stage(&dataset(), 1.0, |stage| {
+        with_stage(&dataset(), weighted(1.0), |stage| {
             let net = duel(stage.discriminator);
             let grads = Task::loss(stage, &net, (0, Part::ALL)).backward();
             let all: Vec<f32> = gradients(&net, &grads).into_data().to_vec().unwrap();
@@ -266,7 +351,7 @@ mod tests {
         let dataset = Dataset::new(SHAPE, Values::Bytes(bytes), labels, vec!["a".to_owned(), "b".to_owned()]);
         let magnitude = |weight: f64| {
             let mut mean = 0.0;
-            with_stage(&dataset, weight, |stage| {
+            with_stage(&dataset, weighted(weight), |stage| {
                 let mut net = duel(stage.discriminator);
                 let mut second = parameters(&net).inner().zeros_like();
                 for step in 0..150 {
@@ -284,5 +369,67 @@ mod tests {
         };
         let (judged, alone) = (magnitude(1.0), magnitude(1e-9));
         assert!(judged > alone + 0.1 && judged < 1.5, "{judged} {alone}");
+    }
+
+    /// Steps in which the discriminator alone learns, by the sign of its gradient.
+    fn taught(stage: &Adversarial<'_, Flex>, steps: u64) -> Duel<Train> {
+        let mut net = duel(stage.discriminator);
+        let students = parameters(&net.student).dims()[0];
+        for step in 0..steps {
+            let grads = Task::loss(stage, &net, (step, Part::ALL)).backward();
+            let all = parameters(&net).inner();
+            let count = all.dims()[0];
+            let direction =
+                gradients(&net, &grads).sign().slice_assign([0..students], Tensor::zeros([students], &all.device()));
+            assert_eq!(direction.dims(), [count]);
+            net = set_parameters(net, Tensor::from_inner(all - direction * 3e-3));
+        }
+        net
+    }
+
+    /// The mean logits of training samples under their own class's name and under the other's, without noise.
+    fn own_and_other(stage: &Adversarial<'_, Flex>, net: &Duel<Train>) -> [f32; 2] {
+        let Examples { real, .. } = stage.examples(5000, Part::ALL);
+        let other: Vec<usize> = real.labels.iter().map(|label| 1 - label).collect();
+        [&real.labels, &other].map(|labels| {
+            let images = Tensor::from_inner(real.images.clone());
+            stage.logits(net, images, &vec![0.0; labels.len()], labels).mean().into_scalar()
+        })
+    }
+
+    /// Class a is all -1, class b all 1.
+    fn extremes() -> Dataset {
+        let bytes = (0..40).flat_map(|i| [if i % 2 == 0 { 0 } else { 255 }; SHAPE.len()]).collect();
+        let labels = (0..40).map(|i| i % 2).collect();
+        Dataset::new(SHAPE, Values::Bytes(bytes), labels, vec!["a".to_owned(), "b".to_owned()])
+    }
+
+    #[test]
+    fn a_discriminator_that_sees_wrong_names_learns_the_classes() {
+        let game = Game { weight: 1.0, mislabelled: 0.5, smoothness: 0.0 };
+        with_stage(&extremes(), game, |stage| {
+            let Examples { real, mislabels, .. } = stage.examples(0, Part::ALL);
+            assert!(mislabels.unwrap().iter().zip(&real.labels).all(|(wrong, label)| wrong != label));
+            let [own, other] = own_and_other(stage, &taught(stage, 60));
+            assert!(own > other + 1.0, "{own} {other}");
+        });
+    }
+
+    #[test]
+    fn a_discriminator_that_pays_for_change_is_smoother() {
+        let change = |smoothness| {
+            let mut mean = 0.0;
+            with_stage(&extremes(), Game { weight: 1.0, mislabelled: 0.0, smoothness }, |stage| {
+                let net = taught(stage, 60);
+                let Examples { real, noises: [noise, ..], .. } = stage.examples(5000, Part::ALL);
+                let images = real.images;
+                let [still, nudged] = [images.clone(), images + noise * NUDGE]
+                    .map(|images| stage.logits(&net, Tensor::from_inner(images), &[0.0; 12], &real.labels).inner());
+                mean = f64::from((nudged - still).abs().mean().into_scalar());
+            });
+            mean
+        };
+        let (smooth, free) = (change(30.0), change(0.0));
+        assert!(smooth < 0.7 * free, "{smooth} {free}");
     }
 }
