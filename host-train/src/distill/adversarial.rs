@@ -48,7 +48,7 @@ pub struct Game {
     /// It changes nothing where there is one class.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mislabelled: f64,
-    /// The weight of the squared change of its logits at training samples by noise of [`NUDGE`] deviations; 0 or more.
+    /// The weight of the squared change of its logits at training samples by noise of deviation 0.1; 0 or more.
     #[serde(default, skip_serializing_if = "is_default")]
     pub smoothness: f64,
 }
