@@ -1,5 +1,7 @@
 //! The flags that change how a run's preset distills.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::Context;
 use serde::Deserialize;
 
@@ -12,6 +14,9 @@ use crate::preset::{NetworkPreset, Preset};
 /// Changes of the preset's `[distill]`.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 pub(super) struct RecipeArgs {
+    /// A .toml file whose [distill] is the recipe, such as host-train/presets/students/fashion-2.toml [default: the run's preset's]
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
     /// The student's sampling steps, such as 4, 2 or 1 [default: as the preset's last stage]
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -61,7 +66,10 @@ impl RecipeArgs {
     /// # Errors
     /// [`Usage`] for what cannot be.
     pub(super) fn apply(&self, preset: &Preset, begun: bool) -> anyhow::Result<DistillConfig> {
-        let mut recipe = preset.distill.clone();
+        let mut recipe = match &self.recipe {
+            None => preset.distill.clone(),
+            Some(path) => read(path).map_err(|error| Usage(format!("--recipe {}: {error:#}", path.display())))?,
+        };
         recipe.guidance = self.guidance.or(recipe.guidance);
         recipe.guidance_interval = self.guidance_interval.or(recipe.guidance_interval);
         recipe.chunk = self.chunk.unwrap_or(recipe.chunk);
@@ -90,7 +98,7 @@ impl RecipeArgs {
 
     /// Whether a flag asks for other stages than the preset's.
     fn other_stages(&self) -> bool {
-        let rest = Self { guidance: None, guidance_interval: None, chunk: None, ..self.clone() };
+        let rest = Self { recipe: None, guidance: None, guidance_interval: None, chunk: None, ..self.clone() };
         rest != Self::default()
     }
 
@@ -121,6 +129,17 @@ impl RecipeArgs {
     }
 }
 
+/// The `[distill]` of a file.
+fn read(path: &Path) -> anyhow::Result<DistillConfig> {
+    /// What of a file matters here.
+    #[derive(Deserialize)]
+    struct File {
+        distill: DistillConfig,
+    }
+    let text = String::from_utf8(crate::files::read(path)?).context("it is not text")?;
+    Ok(toml::from_str::<File>(&text).context("it has no usable [distill]")?.distill)
+}
+
 /// The network that `--student` names, for a teacher of architecture `teacher`.
 fn network(text: &str, teacher: &Architecture) -> anyhow::Result<Architecture> {
     /// What of a file matters here.
@@ -142,7 +161,7 @@ fn network(text: &str, teacher: &Architecture) -> anyhow::Result<Architecture> {
             Ok(Architecture::Mlp(student))
         }
         (None, _) if text.ends_with(".toml") => {
-            let text = String::from_utf8(crate::files::read(std::path::Path::new(text))?).context("it is not text")?;
+            let text = String::from_utf8(crate::files::read(Path::new(text))?).context("it is not text")?;
             Ok(toml::from_str::<File>(&text).context("it has no usable [network]")?.network.architecture)
         }
         (None, _) => Ok(Preset::find(text)?.network.architecture),
@@ -172,6 +191,21 @@ mod tests {
         let guided = apply("--guidance 2 --guidance-interval 0.17,3.1 --chunk 500").unwrap();
         assert_eq!((guided.guidance, guided.guidance_interval, guided.chunk), (Some(2.0), Some([0.17, 3.1]), 500));
         assert_eq!(guided.stages, Preset::find("demo").unwrap().distill.stages);
+    }
+
+    #[test]
+    fn the_recipes_of_students_can_be_used() {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/presets/students"));
+        let files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!files.is_empty());
+        for file in files {
+            let recipe = apply(&format!("--recipe {}", file.display())).unwrap();
+            assert_eq!(recipe, read(&file).unwrap());
+            let one = apply(&format!("--recipe {} --steps 1", file.display())).unwrap();
+            assert_eq!((one.student, one.stages.len(), one.stages[0].rows), (recipe.student, 1, 1));
+        }
+        let error = apply("--recipe none.toml").unwrap_err();
+        assert!(error.is::<Usage>() && error.to_string().contains("none.toml"), "{error:#}");
     }
 
     #[test]
