@@ -358,7 +358,7 @@ mod tests {
     use crate::dataset::SampleShape;
     use crate::denoiser::{Architecture, DenoiserConfig, Output, UNetConfig, lower};
     use crate::quantize::{
-        Precision, calibrate, compensated, damage_of, export, export_again, export_with, total_damage, windows,
+        Ends, Precision, calibrate, compensated, damage_of, export, export_again, export_with, total_damage, windows,
     };
 
     /// A U-Net with attention whose parameters are of ordinary size, none of them zero.
@@ -391,7 +391,7 @@ mod tests {
     }
 
     fn exported(graph: &Graph, bits: WeightBits) -> Exported {
-        let calibration = calibrate(graph, 1, 12);
+        let calibration = calibrate(graph, 1, 12, Ends::default());
         match bits {
             WeightBits::Eight => export(graph, &calibration, Room::Usual).unwrap(),
             WeightBits::Four => {

@@ -226,14 +226,14 @@ impl Observer for Written {
 #[cfg(test)]
 mod tests {
     use super::super::random_network::network;
-    use super::super::{calibrate, export};
+    use super::super::{Ends, calibrate, export};
     use super::*;
     use mote_core::plan::Room;
 
     #[test]
     fn integers_agree_with_floats_until_an_operation_is_spoiled() {
         let graph = network(3, Some(2));
-        let mut exported = export(&graph, &calibrate(&graph, 1, 12), Room::Smallest).unwrap();
+        let mut exported = export(&graph, &calibrate(&graph, 1, 12, Ends::default()), Room::Smallest).unwrap();
         let sound = compare(&graph, &Model::parse(&exported.file).unwrap(), 2, 6).unwrap();
         assert_eq!(first_divergence(&sound, 15.0), None, "{:?}", sound.iter().map(Agreement::decibels));
         assert!(sound.iter().all(|agreement| agreement.stored.saturation() < 0.02));
@@ -246,7 +246,7 @@ mod tests {
         let mut other = graph.clone();
         let GraphOp::Conv(conv) = &mut other.ops[spoiled] else { panic!("a convolution") };
         conv.weights.iter_mut().for_each(|weight| *weight = -*weight);
-        exported = export(&other, &calibrate(&graph, 1, 12), Room::Smallest).unwrap();
+        exported = export(&other, &calibrate(&graph, 1, 12, Ends::default()), Room::Smallest).unwrap();
         let differ = compare(&graph, &Model::parse(&exported.file).unwrap(), 2, 6).unwrap();
         assert_eq!(first_divergence(&differ, 15.0), Some(spoiled));
     }
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_model_of_another_network_is_refused() {
         let graph = network(3, None);
-        let exported = export(&graph, &calibrate(&graph, 1, 2), Room::Smallest).unwrap();
+        let exported = export(&graph, &calibrate(&graph, 1, 2, Ends::default()), Room::Smallest).unwrap();
         let model = Model::parse(&exported.file).unwrap();
         let error = compare(&network(3, Some(2)), &model, 1, 1).unwrap_err();
         assert_eq!(error, CompareError::OtherNetwork { op: 4 });

@@ -116,13 +116,13 @@ pub fn narrow(
 mod tests {
     use super::super::random_network::network;
     use super::super::weights::compensated;
-    use super::super::{calibrate, windows};
+    use super::super::{Ends, calibrate, windows};
     use super::*;
 
     #[test]
     fn a_budget_is_kept_with_the_least_damage() {
         let graph = network(5, Some(2));
-        let (calibration, states) = (calibrate(&graph, 1, 12), States::draw(&graph, 2, 6));
+        let (calibration, states) = (calibrate(&graph, 1, 12, Ends::default()), States::draw(&graph, 2, 6));
         let windows = windows(&graph, 1, 12);
         let nibbles = compensated(&graph, &windows);
         let choose = |budget| within_budget(&graph, &calibration, &nibbles, &states, budget);
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn tensors_become_narrow_within_the_tolerance() {
         let graph = network(6, None);
-        let (calibration, states) = (calibrate(&graph, 1, 12), States::draw(&graph, 2, 6));
+        let (calibration, states) = (calibrate(&graph, 1, 12, Ends::default()), States::draw(&graph, 2, 6));
         let kept = |tolerance| {
             let mut precision = Precision::bytes(&graph);
             let decided = narrow(&graph, &calibration, &mut precision, &states, tolerance).unwrap();

@@ -1,7 +1,8 @@
 //! What the rounding of each operation alone does to the result: the others stay floats.
 
 use super::agreement::{Histogram, limits};
-use super::export::Exported;
+use super::calibrate::Calibration;
+use super::export::{Exported, tables};
 use super::fake_quant::FakeQuant;
 use super::graph::{Graph, STATE};
 use super::run::{NoObserver, Observer, Sampler};
@@ -44,13 +45,13 @@ impl States {
     }
 
     /// Mean squared difference in `x0` of what `observer` makes of `other` from what `graph` gives, on every state.
-    fn x0_error<O: Observer>(&self, graph: &Graph, other: &Graph, observer: impl Fn() -> O + Sync) -> f64 {
+    fn x0_error<O: Observer>(&self, graph: &Graph, other: &Graph, observer: impl Fn(usize) -> O + Sync) -> f64 {
         let of_state = |(condition, state): &(usize, Vec<f32>)| {
             let row = &graph.rows[condition / graph.classes];
             let mut float = Sampler::new(graph);
             let expected = float.forward(state, *condition, &mut NoObserver).to_vec();
             let mut sampler = Sampler::new(other);
-            let found = sampler.forward(state, *condition, &mut observer());
+            let found = sampler.forward(state, *condition, &mut observer(condition / graph.classes));
             let x0 = |x: f32, f: f32| (row.p as f32 * x + row.q as f32 * f).clamp(graph.clamp[0], graph.clamp[1]);
             let pairs = state.iter().zip(&expected).zip(found);
             pairs.map(|((&x, &want), &got)| f64::from(x0(x, want) - x0(x, got)).powi(2)).sum::<f64>()
@@ -79,7 +80,7 @@ pub fn damages(graph: &Graph, exported: &Exported, states: &States) -> Vec<f64> 
     let damage = |op: usize| {
         let mut one = graph.clone();
         one.ops[op] = rounded.ops[op].clone();
-        states.x0_error(graph, &one, || Only { all: FakeQuant::new(exported), op, written: 0 })
+        states.x0_error(graph, &one, |_| Only { all: FakeQuant::new(exported), op, written: 0 })
     };
     (0..graph.ops.len()).map(damage).collect()
 }
@@ -94,7 +95,21 @@ pub fn total_damage(graph: &Graph, exported: &Exported, states: &States) -> f64 
 pub fn damage_of(graph: &Graph, other: &Graph, exported: &Exported, states: &States) -> f64 {
     let model = Model::parse(&exported.file).expect("what was exported parses");
     let rounded = FakeQuant::graph(other, exported, &model);
-    states.x0_error(graph, &rounded, || FakeQuant::new(exported))
+    states.x0_error(graph, &rounded, |_| FakeQuant::new(exported))
+}
+
+/// [`damage_of`] if each row of the step table had activation tables, and so scales, of its own: those of its calibration in
+/// `rows`. No file can have them; this is what they would be worth.
+pub fn damage_with_scales_by_row(
+    graph: &Graph,
+    other: &Graph,
+    exported: &Exported,
+    rows: &[Calibration],
+    states: &States,
+) -> f64 {
+    let model = Model::parse(&exported.file).expect("what was exported parses");
+    let rounded = FakeQuant::graph(other, exported, &model);
+    states.x0_error(graph, &rounded, |row| FakeQuant::with_tables(exported, tables(graph, &rows[row])))
 }
 
 /// [`FakeQuant`] of one operation.
@@ -180,14 +195,14 @@ impl Observer for Inputs<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::random_network::network;
-    use super::super::{calibrate, export};
+    use super::super::{Ends, calibrate, calibrate_rows, export};
     use super::*;
     use mote_core::plan::Room;
 
     #[test]
     fn the_damages_of_operations_add_up_to_about_the_whole() {
         let graph = network(5, Some(2));
-        let exported = export(&graph, &calibrate(&graph, 1, 12), Room::Smallest).unwrap();
+        let exported = export(&graph, &calibrate(&graph, 1, 12, Ends::default()), Room::Smallest).unwrap();
         let states = States::draw(&graph, 2, 9);
         let each = damages(&graph, &exported, &states);
         let whole = total_damage(&graph, &exported, &states);
@@ -197,9 +212,21 @@ mod tests {
     }
 
     #[test]
+    fn rows_with_scales_of_their_own_are_harmed_less() {
+        let graph = network(5, None);
+        let exported = export(&graph, &calibrate(&graph, 1, 12, Ends::default()), Room::Smallest).unwrap();
+        let states = States::draw(&graph, 2, 9);
+        let of = |rows: &[_]| damage_with_scales_by_row(&graph, &graph, &exported, rows, &states);
+        let whole = total_damage(&graph, &exported, &states);
+        let same = vec![calibrate(&graph, 1, 12, Ends::default()); graph.rows.len()];
+        assert_eq!(of(&same), whole);
+        assert!(of(&calibrate_rows(&graph, 1, 12)) < whole);
+    }
+
+    #[test]
     fn a_table_that_is_too_short_is_seen() {
         let graph = network(5, None);
-        let mut calibration = calibrate(&graph, 1, 12);
+        let mut calibration = calibrate(&graph, 1, 12, Ends::default());
         let states = States::draw(&graph, 2, 3);
         let cut = |calibration: &_| {
             let exported = export(&graph, calibration, Room::Smallest).unwrap();

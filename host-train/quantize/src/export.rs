@@ -183,7 +183,7 @@ pub fn tables(graph: &Graph, calibration: &Calibration) -> Vec<Option<Table>> {
 }
 
 impl Table {
-    fn new(activation: Activation, low: f32, high: f32) -> Self {
+    pub(super) fn new(activation: Activation, low: f32, high: f32) -> Self {
         let step = ((high - low) / (TABLE_LEN - 1) as f32).max(1e-6);
         let mut table = Table { activation, low, step, scale: 1.0, zero: 0 };
         let values = (0..TABLE_LEN).map(|entry| activation.of(table.value(entry)));
@@ -196,6 +196,16 @@ impl Table {
     /// The value before the activation function that an entry stands for.
     pub(super) fn value(&self, entry: usize) -> f32 {
         self.low + self.step * entry as f32
+    }
+
+    /// The entry for a value before the activation function.
+    pub(super) fn index(&self, value: f32) -> usize {
+        ((value - self.low) / self.step + 0.5).floor().clamp(0.0, (TABLE_LEN - 1) as f32) as usize
+    }
+
+    /// What each entry stands for.
+    pub(super) fn stored(&self) -> [f32; TABLE_LEN] {
+        std::array::from_fn(|entry| (i32::from(self.entry(entry)) - self.zero) as f32 * self.scale)
     }
 
     /// What an entry holds.

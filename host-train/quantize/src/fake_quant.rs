@@ -7,7 +7,6 @@ use super::agreement::limits;
 use super::export::{Exported, Table};
 use super::graph::{Graph, GraphOp};
 use super::run::Observer;
-use mote_core::kernel::TABLE_LEN;
 use mote_core::model::{Element, Model, Op, Tensor};
 
 /// Rounds every tensor of a graph as the exported file does.
@@ -21,6 +20,11 @@ impl FakeQuant {
     /// The rounding of `exported`.
     pub fn new(exported: &Exported) -> Self {
         FakeQuant { tensors: exported.tensors.clone(), tables: exported.tables.clone() }
+    }
+
+    /// The same with other tables for the operations that normalize.
+    pub fn with_tables(exported: &Exported, tables: Vec<Option<Table>>) -> Self {
+        FakeQuant { tensors: exported.tensors.clone(), tables }
     }
 
     /// `graph` with the weights and biases of `model`, the file in `exported`.
@@ -66,8 +70,7 @@ impl Observer for FakeQuant {
     fn normalized(&mut self, op: usize, values: &mut [f32]) {
         if let Some(table) = self.tables[op] {
             for value in values {
-                let entry = ((*value - table.low) / table.step + 0.5).floor();
-                *value = table.value(entry.clamp(0.0, (TABLE_LEN - 1) as f32) as usize);
+                *value = table.value(table.index(*value));
             }
         }
     }
@@ -83,7 +86,7 @@ impl Observer for FakeQuant {
 mod tests {
     use super::super::random_network::network;
     use super::super::run::{NoObserver, Sampler};
-    use super::super::{Calibration, calibrate, export};
+    use super::super::{Calibration, Ends, calibrate, export};
     use super::*;
     use mote_core::plan::Room;
     use mote_core::quant::STATE_ONE;
@@ -103,7 +106,7 @@ mod tests {
         let mut gap = Gap { exact: 0, passes: 0, mean: 0.0, worst: 0.0 };
         for seed in 0..5 {
             let graph = network(seed, heads);
-            let exported = export(&graph, &calibrate(&graph, 1, 12), Room::Smallest).unwrap();
+            let exported = export(&graph, &calibrate(&graph, 1, 12, Ends::default()), Room::Smallest).unwrap();
             let model = Model::parse(&exported.file).unwrap();
             let rounded = FakeQuant::graph(&graph, &exported, &model);
             let mut float = Sampler::new(&rounded);
@@ -155,7 +158,7 @@ mod tests {
     #[test]
     fn int8_samples_stay_close_to_float_samples() {
         let graph = network(9, Some(3));
-        let exported = export(&graph, &calibrate(&graph, 1, 12), Room::Smallest).unwrap();
+        let exported = export(&graph, &calibrate(&graph, 1, 12, Ends::default()), Room::Smallest).unwrap();
         let model = Model::parse(&exported.file).unwrap();
         let mut arena = Arena::<32768>::new();
         let mut generator = Generator::new(&model, &mut arena.0).unwrap();
@@ -175,7 +178,7 @@ mod tests {
     #[test]
     fn a_network_that_diverged_is_refused() {
         let graph = network(1, None);
-        let mut calibration: Calibration = calibrate(&graph, 1, 2);
+        let mut calibration: Calibration = calibrate(&graph, 1, 2, Ends::default());
         calibration.tensors[3][1] = f32::NAN;
         let error = export(&graph, &calibration, Room::Smallest).unwrap_err().to_string();
         assert!(error.contains("diverged"), "{error}");

@@ -209,6 +209,42 @@ impl Graph {
         Ok(())
     }
 
+    /// The same network with every convolution of a concatenation as two, the second added to the first's result, so that
+    /// each half has an activation table and scale of its own.
+    pub fn with_halves_apart(&self) -> Self {
+        let mut apart = self.clone();
+        apart.ops.clear();
+        for op in &self.ops {
+            match op {
+                GraphOp::Conv(conv) => match self.halves(conv) {
+                    Some(halves) => apart.ops.extend(halves.map(GraphOp::Conv)),
+                    None => apart.ops.push(op.clone()),
+                },
+                GraphOp::Attention(_) => apart.ops.push(op.clone()),
+            }
+        }
+        apart
+    }
+
+    /// A convolution of a concatenation as one of each half, the second added to the first's result.
+    fn halves(&self, conv: &GraphConv) -> Option<[GraphConv; 2]> {
+        let norm = conv.norm.as_ref()?;
+        let second = norm.second?;
+        let channels = self.channels_in(conv);
+        let first = self.tensors[conv.input].shape[2];
+        let half = |input, from: usize, to: usize| {
+            let norm = GraphNorm {
+                second: None,
+                affine: norm.affine.chunks_exact(channels).flat_map(|part| &part[from..to]).copied().collect(),
+                ..norm.clone()
+            };
+            let weights = conv.weights.chunks_exact(channels).flat_map(|tap| &tap[from..to]).copied().collect();
+            GraphConv { input, norm: Some(norm), weights, ..conv.clone() }
+        };
+        let added = GraphConv { accumulate: true, bias: vec![0.0; conv.bias.len()], ..half(second, first, channels) };
+        Some([half(conv.input, 0, first), added])
+    }
+
     /// Multiply-accumulates of one pass, padding counted.
     pub fn macs(&self) -> usize {
         let macs = |op: &GraphOp| match op {
@@ -222,5 +258,25 @@ impl Graph {
             }
         };
         self.ops.iter().map(macs).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::random_network::network;
+    use super::super::{NoObserver, Sampler};
+    use mote_core::Request;
+
+    #[test]
+    fn halves_apart_compute_what_the_concatenation_does() {
+        let graph = network(5, Some(2));
+        let apart = graph.with_halves_apart();
+        assert!(apart.ops.len() > graph.ops.len(), "no concatenation in the test's network");
+        assert_eq!(apart.macs(), graph.macs());
+        let request = Request { class: 1, seed: 3, ..Request::default() };
+        let [whole, halves] = [&graph, &apart].map(|graph| Sampler::new(graph).draw(request, &mut NoObserver));
+        for (whole, halves) in whole.iter().zip(halves) {
+            assert!((whole - halves).abs() < 1e-4, "{whole} and {halves}");
+        }
     }
 }

@@ -20,9 +20,9 @@ mod weights;
 mod windows;
 
 pub use agreement::{Agreement, BINS, CompareError, Histogram, compare, first_divergence, limits};
-pub use calibrate::{Calibration, calibrate};
+pub use calibrate::{Calibration, Ends, calibrate, calibrate_rows};
 pub use choose::{BudgetError, Narrowed, narrow, within_budget};
-pub use damage::{Input, States, damage_of, damages, inputs, total_damage};
+pub use damage::{Input, States, damage_of, damage_with_scales_by_row, damages, inputs, total_damage};
 pub use export::{ExportError, Exported, Precision, Table, export, export_again, export_with, tables};
 pub use fake_quant::FakeQuant;
 pub use graph::{Activation, Graph, GraphAttention, GraphConv, GraphNorm, GraphOp, Role, TooLarge};

@@ -269,12 +269,12 @@ fn text(name: &str, value: &str) -> proto::Attribute {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::calibrate;
     use crate::random_network::network;
+    use crate::{Ends, calibrate};
 
     fn model() -> (Graph, proto::Graph) {
         let graph = network(1, Some(2));
-        let file = to_onnx(&graph, &calibrate(&graph, 1, 3));
+        let file = to_onnx(&graph, &calibrate(&graph, 1, 3, Ends::default()));
         let model = proto::Model::decode(&file[..]).unwrap();
         assert_eq!((model.ir_version, model.opset_import[0].version), (IR_VERSION, OPSET));
         (graph, model.graph.unwrap())

@@ -58,6 +58,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
     let file = files::read(&path)?;
     let model = Model::parse(&file).with_context(|| path.display().to_string())?;
     let graph = args.student.lowered()?;
+    // What `quantize --halves apart` wrote has more operations.
+    let apart = graph.with_halves_apart();
+    let graph = if apart.ops.len() == usize::from(model.ops()) { apart } else { graph };
     let agreements = compare(&graph, &model, SAMPLING_SEED, args.samples as usize)?;
     let first = first_divergence(&agreements, args.below);
     let operation = |(op, agreement): (usize, &Agreement)| Operation {

@@ -148,7 +148,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<()> {
         model.rows(),
         difference
     );
-    args.report.write(run, &graph, &quantized)
+    args.report.write(run, &graph, &quantized, args.student.samples as usize)
 }
 
 /// A file and the network that it was made of: the student's, or the student's trained for its rounding.

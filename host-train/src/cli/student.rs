@@ -9,7 +9,7 @@ use super::Usage;
 use crate::denoiser::{DenoiserFile, lower};
 use crate::evaluate::SAMPLING_SEED;
 use crate::files;
-use crate::quantize::{Calibration, Graph, calibrate};
+use crate::quantize::{Calibration, Ends, Graph, calibrate};
 
 /// Range of `x0`: pixels from black to white.
 const CLAMP: [f32; 2] = [-1.0, 1.0];
@@ -38,13 +38,46 @@ pub(super) struct Args {
     /// Samples to calibrate on, classes in turn
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) samples: u32,
+    /// Where the tables of activations end
+    #[arg(long, value_enum, default_value_t)]
+    ends: EndsName,
+    /// How a convolution reads a concatenation
+    #[arg(long, value_enum, default_value_t)]
+    halves: Halves,
+}
+
+/// [`Ends`] on the command line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum EndsName {
+    /// Where the mean squared error of what they store is least
+    #[default]
+    LeastError,
+    /// At the smallest and the largest value seen
+    Extremes,
+}
+
+/// How many scales a concatenation has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Halves {
+    /// Both halves at once, with one activation scale
+    #[default]
+    Together,
+    /// One half after the other, each with an activation scale of its own: more arena, hardly less damage
+    Apart,
 }
 
 impl Args {
     /// The student as core's operations, and the ranges of its values on its own trajectories.
     pub(super) fn calibrated(&self) -> anyhow::Result<(Graph, Calibration)> {
-        let graph = self.student.lowered()?;
-        let calibration = calibrate(&graph, CALIBRATION_SEED, self.samples as usize);
+        let graph = match (self.student.lowered()?, self.halves) {
+            (graph, Halves::Together) => graph,
+            (graph, Halves::Apart) => graph.with_halves_apart(),
+        };
+        let ends = match self.ends {
+            EndsName::LeastError => Ends::LeastError,
+            EndsName::Extremes => Ends::Extremes,
+        };
+        let calibration = calibrate(&graph, CALIBRATION_SEED, self.samples as usize, ends);
         Ok((graph, calibration))
     }
 }

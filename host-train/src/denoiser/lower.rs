@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::denoiser::{Architecture, MlpConfig, Output, UNetConfig, parameters, set_parameters};
-    use crate::quantize::{NoObserver, Sampler, calibrate, export};
+    use crate::quantize::{Ends, NoObserver, Sampler, calibrate, export};
     use mote_core::plan::Room;
     use mote_core::quant::STATE_ONE;
     use mote_core::step_table::{Objective, Variance};
@@ -306,7 +306,7 @@ mod tests {
                 StepRow::new(Objective::V, Variance::Eta(0.5), row.timestep, levels[0], levels[1])
             });
             graph.rows = rows.collect();
-            let exported = export(&graph, &calibrate(&graph, 1, 20), Room::Usual).unwrap();
+            let exported = export(&graph, &calibrate(&graph, 1, 20, Ends::default()), Room::Usual).unwrap();
             let model = Model::parse(&exported.file).unwrap();
             let mut arena = vec![0; model.arena_len() + 3];
             let mut generator = Generator::new(&model, aligned(&mut arena)).unwrap();
@@ -337,7 +337,7 @@ mod tests {
         };
         let config = config(SampleShape::image(28, 28, 1), 10, Architecture::UNet(unet));
         let (_, graph) = lowered(&config, &[900]);
-        let exported = export(&graph, &calibrate(&graph, 1, 1), Room::Usual).unwrap();
+        let exported = export(&graph, &calibrate(&graph, 1, 1, Ends::default()), Room::Usual).unwrap();
         let arena = Model::parse(&exported.file).unwrap().arena_len();
         assert!((50_000..=63_000).contains(&arena), "{arena} bytes");
     }

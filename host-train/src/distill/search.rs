@@ -311,7 +311,7 @@ mod tests {
     use crate::dataset::SampleShape;
     use crate::denoiser::Output;
     use crate::diffusion::{DiffusionConfig, Objective, ScheduleConfig};
-    use crate::quantize::calibrate;
+    use crate::quantize::{Ends, calibrate};
 
     fn teacher(shape: SampleShape, architecture: Architecture) -> DenoiserConfig {
         let (output, self_conditioning, condition_channels) = (Output::Mean, false, 0);
@@ -342,7 +342,7 @@ mod tests {
         let found = size(&network, &rows(), 1000).unwrap();
         let net = network.init::<Flex>(7, &Default::default()).unwrap();
         let graph = lower(&net, &network, "", rows(), 1000, [-1.0, 1.0]).unwrap();
-        let file = export(&graph, &calibrate(&graph, 1, 4), Room::Smallest).unwrap().file;
+        let file = export(&graph, &calibrate(&graph, 1, 4, Ends::default()), Room::Smallest).unwrap().file;
         let arena = Model::parse(&file).unwrap().arena_len();
         assert_eq!((found.flash, found.arena, found.macs), (file.len(), arena, graph.macs()));
     }

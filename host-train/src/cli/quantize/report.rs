@@ -9,10 +9,13 @@ use mote_core::model::{Element, Op};
 use mote_costs::{Constants, Prices, in_words};
 use serde::Serialize;
 
-use super::{Quantized, STATES_SEED};
+use super::{CALIBRATION_SEED, Quantized, STATES_SEED};
 use crate::evaluate::histograms::{Panel, histograms};
 use crate::files;
-use crate::quantize::{Agreement, Graph, Histogram, Input, States, compare, damage_of, damages, inputs};
+use crate::quantize::{
+    Agreement, Graph, Histogram, Input, States, calibrate_rows, compare, damage_of, damage_with_scales_by_row, damages,
+    inputs,
+};
 
 /// How to report.
 #[derive(Debug, clap::Args)]
@@ -58,12 +61,21 @@ struct Report<'a> {
     states: usize,
     /// Root mean square error in x0 when every layer is rounded.
     total_damage: f64,
+    /// The same if each row of the step table had activation scales of its own, which no file can have.
+    total_damage_with_scales_by_row: f64,
     layers: Vec<Layer>,
 }
 
 impl ReportArgs {
-    /// Writes the report of what the float network `graph` became into `dir`, and prints it, where it was asked for.
-    pub(super) fn write(&self, dir: &Path, graph: &Graph, quantized: &Quantized) -> anyhow::Result<()> {
+    /// Writes the report of what the float network `graph` became, calibrated on `calibrated` samples, into `dir`, and prints
+    /// it, where it was asked for.
+    pub(super) fn write(
+        &self,
+        dir: &Path,
+        graph: &Graph,
+        quantized: &Quantized,
+        calibrated: usize,
+    ) -> anyhow::Result<()> {
         if !self.report {
             return Ok(());
         }
@@ -74,6 +86,7 @@ impl ReportArgs {
         let agreements = compare(graph, &model, STATES_SEED, samples)?;
         let states = States::draw(graph, STATES_SEED, samples);
         let (damages, inputs) = (damages(other, exported, &states), inputs(other, exported, &states));
+        let rows = calibrate_rows(other, CALIBRATION_SEED, calibrated);
         let layer = |op: usize| {
             let stored = model.op(op as u16);
             Layer {
@@ -93,6 +106,7 @@ impl ReportArgs {
             board: &self.board,
             states: samples * graph.rows.len(),
             total_damage: damage_of(graph, other, exported, &states).sqrt(),
+            total_damage_with_scales_by_row: damage_with_scales_by_row(graph, other, exported, &rows, &states).sqrt(),
             layers: (0..graph.ops.len()).map(layer).collect(),
         };
         let [json, png] = ["quantize.json", "quantize.png"].map(|name| dir.join(name));
@@ -155,6 +169,11 @@ fn table(report: &Report<'_>) -> String {
     let instructions: f64 = report.layers.iter().map(|layer| layer.instructions).sum();
     let total = format!("{:.5}", report.total_damage);
     line(["", "all", "", "", "", &total, "", "", &flash.to_string(), &format!("{instructions:.0}")]);
+    _ = writeln!(
+        out,
+        "If each step had activation scales of its own, which no file can have, all would be {:.5}.",
+        report.total_damage_with_scales_by_row
+    );
     _ = writeln!(
         out,
         "bits: of a weight; SNR: the output's integers against floats, all before being integers; damage: root mean square error in x0, data from \
