@@ -107,3 +107,37 @@ fn a_student_may_be_narrower_and_is_found_for_a_chip() {
     let none = mote_train(&["distill", "--name", "none", "--max-flash", "100"], &run);
     assert!(String::from_utf8_lossy(&none.stderr).contains("no student fits"));
 }
+
+/// What `quantize` is told about scales shows in the file, in the report and in what `diff` compares.
+#[test]
+fn scales_are_chosen_reported_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    succeed(&["train", "--preset", "toy", "--set", "sample.samples=10", "--steps", "20"], &run);
+    succeed(&["distill", "--train-steps", "8", "--trajectories", "16"], &run);
+    let quantize = |name: &str, flags: &[&str]| {
+        let path = folder.path().join(name);
+        let args = [&["quantize", "--samples", "10", "--out", path.to_str().unwrap()], flags].concat();
+        (succeed(&args, &run), path)
+    };
+    let operations = |path: &Path| -> usize {
+        let said = succeed(&["diff", "--samples", "3", "--json", "--model", path.to_str().unwrap()], &run);
+        let compared: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let operations = compared["operations"].as_array().unwrap();
+        let first = operations[0]["signal_to_noise_db"].as_f64().unwrap();
+        assert!(first > 30.0, "{compared}");
+        operations.len()
+    };
+    let (said, usual) = quantize("usual.mote", &["--report", "--report-samples", "3"]);
+    assert!(said.contains("activation scales of its own"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(run.join("quantize.json")).unwrap()).unwrap();
+    assert_eq!(report["layers"].as_array().map(Vec::len), Some(operations(&usual)));
+    for damage in ["total_damage", "total_damage_with_scales_by_row"] {
+        assert!((1e-6..0.5).contains(&report[damage].as_f64().unwrap()), "{damage}: {report}");
+    }
+    let (_, extremes) = quantize("extremes.mote", &["--ends", "extremes"]);
+    assert_ne!(std::fs::read(&usual).unwrap(), std::fs::read(&extremes).unwrap());
+    assert_eq!(operations(&usual), operations(&extremes));
+    let (_, apart) = quantize("apart.mote", &["--halves", "apart"]);
+    assert!(operations(&apart) > operations(&usual));
+}
