@@ -237,7 +237,7 @@ mod tests {
             if let Some(table) = &self.tables[op] {
                 let stored = table.stored();
                 let error = |&value: &f32| f64::from(table.activation.of(value) - stored[table.index(value)]).powi(2);
-                self.errors[op] += values.iter().map(|value| error(value)).sum::<f64>();
+                self.errors[op] += values.iter().map(error).sum::<f64>();
             }
         }
     }
