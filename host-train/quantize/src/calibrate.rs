@@ -75,9 +75,8 @@ pub fn calibrate(graph: &Graph, seed: u64, samples: usize, ends: Ends) -> Calibr
         Ends::Extremes => all,
         Ends::LeastError => {
             let spreads = spreads(graph, &all, seed, samples);
-            let spread = spreads.into_iter().reduce(|all, row| all.union(&row));
-            let normalized = spread.map(|spread| spread.least_error(graph, &all.normalized));
-            Calibration { normalized: normalized.unwrap_or_else(|| all.normalized.clone()), ..all }
+            let spread = spreads.iter().fold(Spread::empty(graph, &all.normalized), Spread::union);
+            Calibration { normalized: spread.least_error(graph, &all.normalized), ..all }
         }
     }
 }
@@ -105,8 +104,7 @@ fn ranges(graph: &Graph, seed: u64, samples: usize) -> Vec<Calibration> {
 
 /// What each row's operations read before the activation function, in bins over the ranges of `all`.
 fn spreads<'c>(graph: &Graph, all: &'c Calibration, seed: u64, samples: usize) -> Vec<Spread<'c>> {
-    let nothing = Spread { ranges: &all.normalized, counts: vec![Vec::new(); graph.ops.len()] };
-    by_row(graph, seed, samples, &nothing, Spread::union)
+    by_row(graph, seed, samples, &Spread::empty(graph, &all.normalized), Spread::union)
 }
 
 /// What observers that begin as `nothing` see of each row of `samples` samples, those of the same row together.
@@ -176,7 +174,11 @@ impl Observer for Spread<'_> {
     }
 }
 
-impl Spread<'_> {
+impl<'c> Spread<'c> {
+    fn empty(graph: &Graph, ranges: &'c [[f32; 2]]) -> Self {
+        Spread { ranges, counts: vec![Vec::new(); graph.ops.len()] }
+    }
+
     fn union(mut self, other: &Self) -> Self {
         for (counts, more) in self.counts.iter_mut().zip(&other.counts) {
             counts.resize(counts.len().max(more.len()), 0);

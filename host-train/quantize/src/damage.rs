@@ -75,8 +75,7 @@ impl Observer for Starts {
 /// Mean squared error in `x0` (data from -1 to 1) on `states` when nothing but operation `op` is rounded: its weights, what it
 /// reads and what it writes. One for each operation.
 pub fn damages(graph: &Graph, exported: &Exported, states: &States) -> Vec<f64> {
-    let model = Model::parse(&exported.file).expect("what was exported parses");
-    let rounded = FakeQuant::graph(graph, exported, &model);
+    let rounded = rounded(graph, exported);
     let damage = |op: usize| {
         let mut one = graph.clone();
         one.ops[op] = rounded.ops[op].clone();
@@ -93,9 +92,7 @@ pub fn total_damage(graph: &Graph, exported: &Exported, states: &States) -> f64 
 /// The mean squared error in `x0` on `states` of `exported`, made of `other`, from what `graph` says: `other` is `graph` with
 /// other constants.
 pub fn damage_of(graph: &Graph, other: &Graph, exported: &Exported, states: &States) -> f64 {
-    let model = Model::parse(&exported.file).expect("what was exported parses");
-    let rounded = FakeQuant::graph(other, exported, &model);
-    states.x0_error(graph, &rounded, |_| FakeQuant::new(exported))
+    states.x0_error(graph, &rounded(other, exported), |_| FakeQuant::new(exported))
 }
 
 /// [`damage_of`] if each row of the step table had activation tables, and so scales, of its own: those of its calibration in
@@ -107,9 +104,13 @@ pub fn damage_with_scales_by_row(
     rows: &[Calibration],
     states: &States,
 ) -> f64 {
+    states.x0_error(graph, &rounded(other, exported), |row| FakeQuant::with_tables(exported, tables(graph, &rows[row])))
+}
+
+/// `graph` with the weights and biases that `exported` holds.
+fn rounded(graph: &Graph, exported: &Exported) -> Graph {
     let model = Model::parse(&exported.file).expect("what was exported parses");
-    let rounded = FakeQuant::graph(other, exported, &model);
-    states.x0_error(graph, &rounded, |row| FakeQuant::with_tables(exported, tables(graph, &rows[row])))
+    FakeQuant::graph(graph, exported, &model)
 }
 
 /// [`FakeQuant`] of one operation.

@@ -19,7 +19,7 @@ pub struct FakeQuant {
 impl FakeQuant {
     /// The rounding of `exported`.
     pub fn new(exported: &Exported) -> Self {
-        FakeQuant { tensors: exported.tensors.clone(), tables: exported.tables.clone() }
+        Self::with_tables(exported, exported.tables.clone())
     }
 
     /// The same with other tables for the operations that normalize.

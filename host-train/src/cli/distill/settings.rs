@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use crate::cli::Usage;
 use crate::cli::sample::range;
@@ -136,8 +137,13 @@ fn read(path: &Path) -> anyhow::Result<DistillConfig> {
     struct File {
         distill: DistillConfig,
     }
+    Ok(from_file::<File>(path, "distill")?.distill)
+}
+
+/// What is read of a .toml file, which is its `[section]`.
+fn from_file<T: DeserializeOwned>(path: &Path, section: &str) -> anyhow::Result<T> {
     let text = String::from_utf8(crate::files::read(path)?).context("it is not text")?;
-    Ok(toml::from_str::<File>(&text).context("it has no usable [distill]")?.distill)
+    toml::from_str(&text).with_context(|| format!("it has no usable [{section}]"))
 }
 
 /// The network that `--student` names, for a teacher of architecture `teacher`.
@@ -160,10 +166,7 @@ fn network(text: &str, teacher: &Architecture) -> anyhow::Result<Architecture> {
             student.width = widths[0];
             Ok(Architecture::Mlp(student))
         }
-        (None, _) if text.ends_with(".toml") => {
-            let text = String::from_utf8(crate::files::read(Path::new(text))?).context("it is not text")?;
-            Ok(toml::from_str::<File>(&text).context("it has no usable [network]")?.network.architecture)
-        }
+        (None, _) if text.ends_with(".toml") => Ok(from_file::<File>(Path::new(text), "network")?.network.architecture),
         (None, _) => Ok(Preset::find(text)?.network.architecture),
     }
 }
